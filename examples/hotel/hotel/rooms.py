@@ -1,0 +1,352 @@
+"""What the reservations write down: their values, their tables, and the functions of one transaction each.
+
+A room is taken night by night: a row of `taken` is one place of one kind of room in one night, and its primary key is
+why no place is ever given twice. A place is a number below the count of such rooms, not a door: which guest gets which
+door is decided at the desk. A reservation moves from state to state as `MOVES` says, and no other way::
+
+    held ------> confirmed | released | expired
+    pending ---> confirmed | declined | voiding
+    voiding ---> voided
+    confirmed -> cancelled
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from itertools import count
+from typing import Any, Literal
+from uuid import UUID
+
+import sqlalchemy as sa
+from msgspec import Struct
+
+from ropewalk import Conflict, NotFound, Transaction, Unprocessable
+
+from .occupancy import Taken
+from .words import Currency, Email, Line, Money, SoldOut, Stay, nights_of
+
+State = Literal[
+    "held",  # a room is kept for a while
+    "pending",  # the same, and payment was begun
+    "confirmed",  # paid
+    # In these no room is taken any more:
+    "released",  # not wanted any more
+    "expired",  # held for too long
+    "declined",  # the card was refused
+    "voiding",  # payment failed, and it is not certain yet that nothing is charged
+    "voided",  # now it is
+    "cancelled",  # by the guest, after it was confirmed
+]
+
+MOVES: dict[State, tuple[State, ...]] = {  # to -> from
+    "confirmed": ("held", "pending"),
+    "declined": ("pending",),
+    "voiding": ("pending",),
+    "released": ("held",),
+    "expired": ("held",),
+    "voided": ("voiding",),
+    "cancelled": ("confirmed",),
+}
+_LISTED: tuple[State, ...] = ("held", "pending", "confirmed", "cancelled")
+PAGE = 50  # reservations on a page
+BATCH = 100  # reservations settled in one sweep: what is left waits for the next
+
+
+class NotInState(Conflict):
+    """Raised when a reservation is in a state from which this cannot be done; `state` names it."""
+
+
+class KeyReused(Unprocessable):
+    """Raised when an idempotency key comes again with another stay."""
+
+
+class Guest(Struct, frozen=True):
+    """Who stays."""
+
+    name: Line
+    email: Email
+
+
+class Reservation(Struct, frozen=True):
+    """A stay that was held or booked, as it was then: later changes of the catalogue do not touch it."""
+
+    id: UUID
+    number: str  # for people: "HB-7Q2M-9XKD"
+    state: State
+    stay: Stay
+    guest: Guest
+    subject: str  # who booked: the id of a user
+    hotel_name: Line
+    city: Line
+    room_name: Line
+    price: Money  # of a night
+    total: Money
+    currency: Currency
+    made_at: datetime  # UTC
+    held_until: datetime | None  # UTC; None once it is not only held
+    free_until: date  # the last day on which cancelling costs nothing
+    charge_id: UUID | None  # in Payments
+    refund_due: Money  # what cancelling gives back
+    refunded: Money  # what of it was given back
+
+
+metadata = sa.MetaData()
+
+reservations = sa.Table(
+    "reservations",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("key", sa.Text),  # the idempotency key it was made under
+    sa.Column("state", sa.String(10), nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("hotel_id", sa.Integer, nullable=False),
+    sa.Column("kind", sa.String(40), nullable=False),
+    sa.Column("arrival", sa.Date, nullable=False),
+    sa.Column("nights", sa.Integer, nullable=False),
+    sa.Column("guests", sa.Integer, nullable=False),
+    sa.Column("guest_name", sa.String(200), nullable=False),
+    sa.Column("guest_email", sa.String(254), nullable=False),
+    sa.Column("hotel_name", sa.String(200), nullable=False),
+    sa.Column("city", sa.String(200), nullable=False),
+    sa.Column("room_name", sa.String(200), nullable=False),
+    sa.Column("price", sa.BigInteger, nullable=False),
+    sa.Column("total", sa.BigInteger, nullable=False),
+    sa.Column("currency", sa.String(3), nullable=False),
+    sa.Column("made_at", sa.BigInteger, nullable=False),  # seconds since 1970, UTC
+    sa.Column("held_until", sa.BigInteger),  # the same
+    sa.Column("free_until", sa.Date, nullable=False),
+    sa.Column("charge_id", sa.Uuid),
+    sa.Column("refund_due", sa.BigInteger, nullable=False),
+    sa.Column("refunded", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("subject", "key"),
+    sa.Index("reservations_of_a_subject", "subject", "arrival"),
+    sa.Index("reservations_by_state", "state", "held_until"),
+)
+taken = sa.Table(
+    "taken",
+    metadata,
+    sa.Column("hotel_id", sa.Integer, primary_key=True),
+    sa.Column("kind", sa.String(40), primary_key=True),
+    sa.Column("night", sa.Date, primary_key=True),
+    sa.Column("place", sa.Integer, primary_key=True),  # below the count of such rooms
+    sa.Column("reservation_id", sa.Uuid, sa.ForeignKey("reservations.id"), nullable=False, index=True),
+)
+
+
+def take(tx: Transaction, wanted: Reservation, rooms: int, key: str | None) -> Reservation:
+    """Take a place in each night of the stay, of which there are `rooms`, and write the reservation down.
+
+    Under a `key` the subject used before it is the reservation made then. Raises SoldOut, KeyReused.
+    """
+    if key is not None:
+        row = tx.execute(_all().where(_by(wanted.subject), reservations.c.key == key)).one_or_none()
+        if row is not None:
+            made = _reservation(row)
+            if (made.stay, made.guest) != (wanted.stay, wanted.guest):
+                raise KeyReused("This idempotency key was used for another stay; a new booking needs a new key.")
+            return made
+    places = _free_places(tx, wanted.stay, rooms)
+    tx.execute(reservations.insert().values(**_columns(wanted), key=key))
+    stay = wanted.stay
+    tx.execute(
+        taken.insert(),
+        [
+            {"hotel_id": stay.hotel_id, "kind": stay.kind, "night": night, "place": place, "reservation_id": wanted.id}
+            for night, place in places.items()
+        ],
+    )
+    return wanted
+
+
+def read(tx: Transaction, reservation_id: UUID, subject: str | None = None) -> Reservation:
+    """The reservation of that id, if `subject` made it, where one is named; raises NotFound."""
+    statement = _all().where(reservations.c.id == reservation_id)
+    row = tx.execute(statement if subject is None else statement.where(_by(subject))).one_or_none()
+    if row is None:
+        raise NotFound(f"There is no reservation {reservation_id}.")
+    return _reservation(row)
+
+
+def mine(tx: Transaction, subject: str, page: int) -> list[Reservation]:
+    """A page of what a subject holds, booked or cancelled, the latest arrival first."""
+    rows = tx.execute(
+        _all()
+        .where(_by(subject), reservations.c.state.in_(_LISTED))
+        .order_by(reservations.c.arrival.desc(), reservations.c.made_at.desc(), reservations.c.id)
+        .limit(PAGE)
+        .offset((page - 1) * PAGE)
+    )
+    return [_reservation(row) for row in rows]
+
+
+def move(tx: Transaction, reservation_id: UUID, to: State, changes: Mapping[str, Any] = {}) -> Reservation:
+    """Bring a reservation into a state, with `changes` by column; its room is free after any but "confirmed".
+
+    Nothing changes if it is there already. Raises NotFound, and NotInState when `MOVES` does not lead there from here.
+    """
+    reservation = read(tx, reservation_id)
+    if reservation.state == to:
+        return reservation
+    if reservation.state not in MOVES[to]:
+        raise NotInState(
+            f"The reservation is {reservation.state}; only one that is {' or '.join(MOVES[to])} can become {to}.",
+            state=reservation.state,
+        )
+    if to != "confirmed":
+        tx.execute(taken.delete().where(taken.c.reservation_id == reservation_id))
+    tx.execute(
+        reservations.update().where(reservations.c.id == reservation_id).values(state=to, held_until=None, **changes)
+    )
+    return read(tx, reservation_id)
+
+
+def move_if_possible(tx: Transaction, reservation_id: UUID, to: State) -> Reservation:
+    """As `move`; where `MOVES` does not lead there, the reservation as it is."""
+    try:
+        return move(tx, reservation_id, to)
+    except NotInState:
+        return read(tx, reservation_id)
+
+
+def refunded(tx: Transaction, reservation_id: UUID, amount: int) -> Reservation:
+    """Write down that a cancelled stay's money went back."""
+    tx.execute(reservations.update().where(reservations.c.id == reservation_id).values(refunded=amount))
+    return read(tx, reservation_id)
+
+
+def expire(tx: Transaction, now: datetime) -> int:
+    """Free the rooms of what was held or pending for too long; how many reservations that were."""
+    statement = sa.select(reservations.c.id, reservations.c.state).where(
+        reservations.c.state.in_(("held", "pending")), reservations.c.held_until <= _seconds(now)
+    )
+    late = tx.execute(statement.order_by(reservations.c.held_until, reservations.c.id).limit(BATCH)).all()
+    for row in late:
+        move(tx, row.id, "expired" if row.state == "held" else "voiding")
+    return len(late)
+
+
+def unsettled(tx: Transaction) -> list[Reservation]:
+    """Reservations whose money has to go back, the oldest first."""
+    rows = tx.execute(
+        _all()
+        .where(
+            sa.or_(
+                reservations.c.state == "voiding",
+                sa.and_(reservations.c.state == "cancelled", reservations.c.refunded < reservations.c.refund_due),
+            )
+        )
+        .order_by(reservations.c.made_at, reservations.c.id)
+        .limit(BATCH)
+    )
+    return [_reservation(row) for row in rows]
+
+
+def fullest(tx: Transaction, hotel_ids: tuple[int, ...], arrival: date, nights: int) -> list[Taken]:
+    """For each kind of these hotels that has any: the rooms taken in the fullest of the nights."""
+    dates = nights_of(arrival, nights)
+    each_night = (
+        sa.select(taken.c.hotel_id, taken.c.kind, sa.func.count().label("rooms"))
+        .where(taken.c.hotel_id.in_(hotel_ids), taken.c.night.between(dates[0], dates[-1]))
+        .group_by(taken.c.hotel_id, taken.c.kind, taken.c.night)
+        .subquery()
+    )
+    rows = tx.execute(
+        sa.select(each_night.c.hotel_id, each_night.c.kind, sa.func.max(each_night.c.rooms).label("rooms"))
+        .group_by(each_night.c.hotel_id, each_night.c.kind)
+        .order_by(each_night.c.hotel_id, each_night.c.kind)
+    )
+    return [Taken(row.hotel_id, row.kind, row.rooms) for row in rows]
+
+
+def _free_places(tx: Transaction, stay: Stay, rooms: int) -> dict[date, int]:
+    """For each night the lowest place nobody has; raises SoldOut."""
+    nights = nights_of(stay.arrival, stay.nights)
+    occupied: dict[date, set[int]] = defaultdict(set)
+    rows = tx.execute(
+        sa.select(taken.c.night, taken.c.place).where(
+            taken.c.hotel_id == stay.hotel_id, taken.c.kind == stay.kind, taken.c.night.between(nights[0], nights[-1])
+        )
+    )
+    for row in rows:
+        occupied[row.night].add(row.place)
+    places = {night: next(place for place in count() if place not in occupied[night]) for night in nights}
+    full = [night for night, place in places.items() if place >= rooms]
+    if full:
+        raise SoldOut(f"No {stay.kind} is left in the night of {full[0]}.", kind=stay.kind, night=full[0].isoformat())
+    return places
+
+
+def _by(subject: str) -> sa.ColumnElement[bool]:
+    return reservations.c.subject == subject
+
+
+def _all() -> sa.Select[Any]:
+    return sa.select(reservations)
+
+
+def _columns(reservation: Reservation) -> dict[str, Any]:
+    stay, guest = reservation.stay, reservation.guest
+    return {
+        "id": reservation.id,
+        "state": reservation.state,
+        "subject": reservation.subject,
+        "hotel_id": stay.hotel_id,
+        "kind": stay.kind,
+        "arrival": stay.arrival,
+        "nights": stay.nights,
+        "guests": stay.guests,
+        "guest_name": guest.name,
+        "guest_email": guest.email,
+        "hotel_name": reservation.hotel_name,
+        "city": reservation.city,
+        "room_name": reservation.room_name,
+        "price": reservation.price,
+        "total": reservation.total,
+        "currency": reservation.currency,
+        "made_at": _seconds(reservation.made_at),
+        "held_until": reservation.held_until and _seconds(reservation.held_until),
+        "free_until": reservation.free_until,
+        "charge_id": reservation.charge_id,
+        "refund_due": reservation.refund_due,
+        "refunded": reservation.refunded,
+    }
+
+
+def _reservation(row: sa.Row[Any]) -> Reservation:
+    return Reservation(
+        row.id,
+        number_of(row.id),
+        row.state,
+        Stay(row.hotel_id, row.kind, row.arrival, row.nights, row.guests),
+        Guest(row.guest_name, row.guest_email),
+        row.subject,
+        row.hotel_name,
+        row.city,
+        row.room_name,
+        row.price,
+        row.total,
+        row.currency,
+        datetime.fromtimestamp(row.made_at, UTC),
+        None if row.held_until is None else datetime.fromtimestamp(row.held_until, UTC),
+        row.free_until,
+        row.charge_id,
+        row.refund_due,
+        row.refunded,
+    )
+
+
+def number_of(reservation_id: UUID) -> str:
+    """What people call it by: forty bits of the id in Crockford's base 32, which has no I, L, O and U.
+
+    >>> number_of(UUID("9b2f61a4-0000-4000-8000-000000000000"))
+    'HB-KCQP-3900'
+    """
+    bits = reservation_id.int >> 88
+    text = "".join("0123456789ABCDEFGHJKMNPQRSTVWXYZ"[bits >> shift & 31] for shift in range(35, -1, -5))
+    return f"HB-{text[:4]}-{text[4:]}"
+
+
+def _seconds(instant: datetime) -> int:
+    return int(instant.timestamp())

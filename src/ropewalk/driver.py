@@ -1,0 +1,612 @@
+"""One driver runs every operation: inside, Deferreds and asyncio awaitables are awaited alike, on every reactor.
+
+* `Driver(reactor).run(coroutine)` is the door from Twisted: it answers with a Deferred.
+* `Run` steps one coroutine. To asyncio it is the current task, so `asyncio.timeout`, `TaskGroup`, `gather` and locks
+  work on it; what it spawns are Runs too. A coroutine that never suspends is finished when `start` returns.
+* `ReactorLoop` is the event loop asyncio sees on a reactor that has none of its own: time, callbacks and threads of
+  that reactor, no sockets. On Twisted's asyncio reactor the real loop is used.
+
+Cancellation has one meaning inside: `asyncio.CancelledError` at the await, whatever was awaited there; a Deferred that
+is waited for is cancelled first. Outside, the Deferred of `run` fails with Twisted's `CancelledError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+from asyncio import events, tasks
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Generic, NoReturn, TypeVar, TypeVarTuple, cast
+
+from twisted.internet import defer
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+_log = Logger("ropewalk.driver")
+
+_get_running_loop = events._get_running_loop
+_set_running_loop = events._set_running_loop
+
+if sys.version_info >= (3, 12):
+    _swap_current_task = tasks._swap_current_task  # type: ignore[attr-defined]
+else:
+    _current_tasks: dict[asyncio.AbstractEventLoop, Any] = tasks._current_tasks  # type: ignore[attr-defined]
+
+    def _swap_current_task(loop: asyncio.AbstractEventLoop, task: Any) -> Any:
+        outer = _current_tasks.get(loop)
+        if task is None:
+            del _current_tasks[loop]
+        else:
+            _current_tasks[loop] = task
+        return outer
+
+
+class Run(Generic[T]):
+    """One coroutine being driven. To asyncio it is the task that is current inside; to its owner, what it answered.
+
+    Not a Future: most operations never suspend, and a Future costs as much as all the rest. `Spawned` is one.
+    """
+
+    # What most runs never change costs them nothing here.
+    _name: str | None = None
+    _waiting: Any = None  # the Deferred or Future the coroutine is suspended on
+    _must_cancel = False
+    _cancels = 0
+    _shares_context = False
+    _ended = False
+    _value: Any = None
+    _error: BaseException | None = None
+
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, T],
+        loop: asyncio.AbstractEventLoop,
+        context: contextvars.Context,
+        done: Callable[[Run[T]], object] | None = None,
+    ) -> None:
+        """`done` is called synchronously with this Run at its end; without one, a failure goes to the log."""
+        self._coroutine = coroutine
+        self._loop = loop
+        self._context = context
+        self._done = done
+
+    def start(self) -> Run[T]:
+        """Take the first step now. Call once."""
+        self._context.run(self._step, None, None)
+        return self
+
+    # -- what its owner asks, as of a Future
+
+    def done(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return self._ended
+
+    def cancelled(self) -> bool:
+        """Whether it ended by being cancelled."""
+        return isinstance(self._error, asyncio.CancelledError)
+
+    def exception(self) -> BaseException | None:
+        """What was raised, None when it answered; raises CancelledError, or InvalidStateError before the end."""
+        if not self._ended:
+            raise asyncio.InvalidStateError(f"{self.get_name()} has not ended yet.")
+        if self.cancelled():
+            raise asyncio.CancelledError
+        return self._error
+
+    def result(self) -> T:
+        """What it answered; raises what was raised."""
+        error = self.exception()
+        if error is not None:
+            raise error
+        return cast(T, self._value)
+
+    def add_done_callback(self, fn: Callable[[Run[T]], object], *, context: contextvars.Context | None = None) -> None:
+        """Call `fn` with this Run in the turn after its end."""
+        before = self._done
+        if self._ended:
+            self._loop.call_soon(fn, self, context=context)
+            return
+
+        def done(run: Run[T]) -> None:
+            self._loop.call_soon(fn, run, context=context)
+            if before is not None:
+                before(run)
+
+        self._done = done
+
+    # -- what asyncio asks of its current task
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Ask the coroutine to stop: it meets `CancelledError` at its await, in a later turn; False if it has ended.
+
+        Never at once: `asyncio.timeout` marks itself expired only after this returns.
+        """
+        if self.done():
+            return False
+        self._cancels += 1
+        waiting = self._waiting
+        if isinstance(waiting, Deferred):
+            self._must_cancel = True
+            self._loop.call_soon(self._interrupt_deferred)
+        elif waiting is None or not waiting.cancel(msg):
+            self._must_cancel = True
+        return True
+
+    def interrupt(self) -> None:
+        """Cancel as cancelling a Deferred does: if it waits for a Deferred, cleanup begins before this returns."""
+        if isinstance(self._waiting, Deferred) and not self.done():
+            self._cancels += 1
+            self._must_cancel = True
+            self._waiting.cancel()
+        else:
+            self.cancel()
+
+    def cancelling(self) -> int:
+        """How many cancellations were asked for and not taken back."""
+        return self._cancels
+
+    def uncancel(self) -> int:
+        """Take one cancellation back; the number that remain."""
+        self._cancels = max(0, self._cancels - 1)
+        if not self._cancels:
+            self._must_cancel = False
+        return self._cancels
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop it runs on."""
+        return self._loop
+
+    def get_coro(self) -> Coroutine[Any, Any, T]:
+        """The coroutine that is driven."""
+        return self._coroutine
+
+    def get_context(self) -> contextvars.Context:
+        """The contextvars.Context every step runs in."""
+        return self._context
+
+    def get_name(self) -> str:
+        """A name for people."""
+        return self._name or str(getattr(self._coroutine, "__qualname__", "run"))
+
+    def set_name(self, value: object) -> None:
+        """Change the name for people."""
+        self._name = str(value)
+
+    @property
+    def _fut_waiter(self) -> asyncio.Future[Any] | None:
+        """What asyncio's own tasks have, and anyio reads before it cancels one."""
+        return self._waiting if isinstance(self._waiting, asyncio.Future) else None
+
+    # -- stepping
+
+    def _interrupt_deferred(self) -> None:
+        if self._must_cancel and isinstance(self._waiting, Deferred):
+            self._waiting.cancel()
+
+    def _step(self, value: Any, error: BaseException | None) -> None:
+        # Runs in self._context.
+        if self._must_cancel:
+            self._must_cancel = False
+            if not isinstance(error, asyncio.CancelledError):
+                error = asyncio.CancelledError()
+        self._waiting = None
+        loop = self._loop
+        outer_loop = _get_running_loop()
+        if outer_loop is not loop:
+            _set_running_loop(loop)
+        outer_task = _swap_current_task(loop, self)
+        try:
+            if error is None:
+                awaited = self._coroutine.send(value)
+            else:
+                awaited = self._coroutine.throw(error)
+        except StopIteration as stop:
+            value, error = stop.value, None
+        except (KeyboardInterrupt, SystemExit) as raised:
+            self._end(None, raised)
+            raise
+        except BaseException as raised:
+            # Its traceback begins where the coroutine's own frames do.
+            error = raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next)
+        else:
+            self._suspend(awaited)
+            return
+        finally:
+            _swap_current_task(loop, outer_task)
+            if outer_loop is not loop:
+                _set_running_loop(outer_loop)
+        if self._must_cancel and error is None:  # asked for in the last step: there was no await left to meet it at
+            error = asyncio.CancelledError()
+        self._end(value, error)
+        # An error keeps the coroutine's frames and, from Python 3.12 on, their callers': this must not keep the error.
+        del error
+
+    def _end(self, value: Any, error: BaseException | None) -> None:
+        self._ended = True
+        self._value = value
+        self._error = error
+        done = self._done
+        if done is not None:
+            self._done = None
+            done(self)
+        elif error is not None and not isinstance(error, asyncio.CancelledError):
+            _log.failure("Nobody was there to hear how {name} failed.", _failure(error), name=self.get_name())
+
+    def _suspend(self, awaited: Any) -> None:
+        if isinstance(awaited, Deferred):
+            awaited.addBoth(self._deferred_fired)
+            self._waiting = awaited
+            if self._must_cancel:
+                self._loop.call_soon(self._interrupt_deferred)
+        elif getattr(awaited, "_asyncio_future_blocking", None):
+            awaited._asyncio_future_blocking = False
+            self._waiting = awaited
+            awaited.add_done_callback(self._future_done, context=self._context)
+            if self._must_cancel and awaited.cancel():
+                self._must_cancel = False
+        elif awaited is None:  # a bare yield, as in asyncio.sleep(0)
+            self._loop.call_soon(self._step, None, None, context=self._context)
+        else:
+            wrong = TypeError(
+                "An operation awaits Deferreds, coroutines and asyncio awaitables; "
+                f"{self.get_name()} awaited {awaited!r}."
+            )
+            self._loop.call_soon(self._step, None, wrong, context=self._context)
+
+    def _deferred_fired(self, result: Any) -> Any:
+        value: Any = result
+        error: BaseException | None = None
+        if isinstance(result, Failure):
+            value, error = None, cast(BaseException, result.value)
+            if result.tb is not None:  # a cleaned failure has none, and its exception keeps what it has
+                error = error.with_traceback(result.tb)
+        if self._waiting is None or self._shares_context:
+            # Fired in the step that awaited it, or perhaps by a Run whose context is also this one's: not within that.
+            self._loop.call_soon(self._step, value, error, context=self._context)
+            return value  # which the Deferred keeps until then: its iterator looks there
+        self._context.run(self._step, value, error)
+        del result, error  # as in _step
+        return None
+
+    def _future_done(self, future: asyncio.Future[Any]) -> None:
+        try:
+            error = future.exception()
+        except asyncio.CancelledError as cancelled:
+            error = cancelled
+        self._step(None, error)
+        del error  # as in _step
+
+
+class Spawned(asyncio.Future[T], Run[T]):  # type: ignore[override]  # a Future's `_loop` is read-only, and set by it
+    """A Run that `asyncio.create_task` made: a Future too, for `TaskGroup`, `gather` and whoever awaits it."""
+
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, T],
+        loop: asyncio.AbstractEventLoop,
+        context: contextvars.Context | None,
+        name: str | None,
+    ) -> None:
+        """Starts in the next turn, as asyncio's tasks do."""
+        asyncio.Future.__init__(self, loop=loop)
+        self._coroutine = coroutine
+        self._shares_context = context is not None
+        self._context = contextvars.copy_context() if context is None else context
+        self._name = name
+        loop.call_soon(self._step, None, None, context=self._context)
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Ask the coroutine to stop; see `Run.cancel`."""
+        return Run.cancel(self, msg)
+
+    def _end(self, value: Any, error: BaseException | None) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            asyncio.Future.cancel(self)
+        elif error is not None:
+            self.set_exception(error)
+        else:
+            self.set_result(value)
+
+
+class Driver:
+    """Runs coroutines on one reactor. Use `Driver.of(reactor)`: there is one for each."""
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self.loop: asyncio.AbstractEventLoop = getattr(reactor, "_asyncioEventloop", None) or _loop_of(reactor)
+        if not isinstance(self.loop, ReactorLoop):
+            _accept_deferreds(self.loop)
+
+    @classmethod
+    def of(cls, reactor: IReactorTime | None = None) -> Driver:
+        """The driver of `reactor`; without one, of the loop that is running here, else of the installed reactor."""
+        if reactor is None:
+            task = current_run()
+            if task is not None:
+                return _of_loop(task.get_loop())
+            from twisted.internet import reactor as installed
+
+            reactor = cast(IReactorTime, installed)
+        # Kept by the reactor itself, and gone with it: a simulated world has one of its own.
+        driver: Driver | None = getattr(reactor, "_ropewalk_driver", None)
+        if driver is None:
+            driver = cast(Any, reactor)._ropewalk_driver = cls(reactor)
+        return driver
+
+    def start(
+        self,
+        coroutine: Coroutine[Any, Any, T],
+        done: Callable[[Run[T]], object] | None = None,
+    ) -> Run[T]:
+        """Start driving now. `done` is called with the Run when it ends, maybe before this returns.
+
+        Without `done` a failure goes to the log.
+        """
+        context = contextvars.copy_context()
+        run = Run(coroutine, self.loop, context, done)
+        context.run(run._step, None, None)
+        return run
+
+    def run(self, awaitable: Awaitable[T]) -> Deferred[T]:
+        """Start driving now; fires with the result or fails with what was raised. Cancelling it interrupts the run."""
+        if isinstance(awaitable, Deferred):
+            return awaitable
+        deferred: Deferred[T] = Deferred(lambda _: run.interrupt())
+        coroutine = awaitable if isinstance(awaitable, Coroutine) else _awaited(awaitable)
+
+        def done(ended: Run[T]) -> None:
+            _fire(deferred, ended)
+            ended._error = None  # the Deferred has it; kept here as well it would, by its frames, keep itself alive
+
+        run = Run(coroutine, self.loop, contextvars.copy_context(), done)
+        run.start()
+        return deferred
+
+
+def current_run() -> Run[Any] | None:
+    """The Run whose step is executing, None outside of any."""
+    loop = _get_running_loop()
+    task: Any = tasks.current_task(loop) if loop is not None else None
+    return task if isinstance(task, Run) else None
+
+
+def from_asyncio(awaitable: Awaitable[T]) -> Deferred[T]:
+    """A Deferred of what only runs in a genuine asyncio task (anyio, httpx, asyncpg, ...).
+
+    Fails at once with RuntimeError on a reactor without an asyncio loop of its own; cancelling it cancels the task.
+    """
+    loop = Driver.of().loop
+    if isinstance(loop, ReactorLoop):
+        if asyncio.iscoroutine(awaitable):
+            awaitable.close()
+        raise RuntimeError(f"from_asyncio() {ReactorLoop.needs_sockets}")
+    task = asyncio.Task(_awaited(awaitable), loop=loop)
+
+    def cancel(_: Deferred[T]) -> None:
+        task.cancel()
+
+    deferred: Deferred[T] = Deferred(cancel)
+    task.add_done_callback(lambda ended: _fire(deferred, ended))
+    return deferred
+
+
+async def settled(*awaitables: Awaitable[Any]) -> list[Any]:
+    """Await all of them at the same time; what each answered, in order, an exception in the place of one that raised.
+
+    Cancelled, it cancels them all and waits for their end.
+
+    >>> async def both(a, b):
+    ...     stock, price = await settled(a.stock(3), b.price(3))
+    ...     return stock, (None if isinstance(price, Exception) else price)
+    """
+    return await asyncio.gather(*(_awaited(awaitable) for awaitable in awaitables), return_exceptions=True)
+
+
+def wait(awaitable: Awaitable[T]) -> T:
+    """Block this thread until `awaitable` is done on the reactor: for WSGI applications and work given to a thread.
+
+    Raises what it raises, and RuntimeError in the reactor's own thread, where it would wait for ever.
+    """
+    from twisted.internet import reactor, threads
+    from twisted.python.threadable import isInIOThread
+
+    if isInIOThread():
+        if asyncio.iscoroutine(awaitable):
+            awaitable.close()
+        raise RuntimeError("wait() blocks, and this is the reactor's thread: use `await` here.")
+    context = contextvars.copy_context()
+
+    def start() -> Deferred[T]:
+        return context.run(Driver.of(cast(IReactorTime, reactor)).run, awaitable)
+
+    return cast(T, threads.blockingCallFromThread(cast(Any, reactor), cast(Any, start)))
+
+
+async def _awaited(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+def _fire(deferred: Deferred[T], ended: Run[T] | asyncio.Future[T]) -> None:
+    error = defer.CancelledError() if ended.cancelled() else ended.exception()
+    if deferred.called:  # cancelled, and its owner has gone on: only a failure of the cleanup is still news
+        if error is not None and not isinstance(error, defer.CancelledError):
+            _log.failure("A cancelled run failed while it ended.", _failure(error))
+    elif error is None:
+        deferred.callback(ended.result())
+    else:
+        deferred.errback(_failure(error))
+
+
+def _failure(error: BaseException) -> Failure:
+    return Failure(error, type(error), error.__traceback__)
+
+
+def _loop_of(reactor: IReactorTime) -> ReactorLoop:
+    return ReactorLoop(reactor)  # type: ignore[abstract]  # what it refuses is filled in below
+
+
+def _of_loop(loop: asyncio.AbstractEventLoop) -> Driver:
+    driver = Driver.__new__(Driver)
+    driver.loop = loop
+    return driver
+
+
+def _accept_deferreds(loop: asyncio.AbstractEventLoop) -> None:
+    """Let what a Run spawns be a Run, so that in `TaskGroup`, `gather` and `wait_for` Deferreds can be awaited too."""
+    make_other = loop.get_task_factory() or _task
+
+    def make(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
+        if isinstance(tasks.current_task(loop), Run):
+            return Spawned(coroutine, loop, options.get("context"), options.get("name"))
+        return make_other(loop, coroutine, **options)
+
+    loop.set_task_factory(make)
+
+
+def _task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+    return asyncio.Task(coroutine, loop=loop, **options)
+
+
+class _Timer(asyncio.TimerHandle):
+    __slots__ = ("delayed",)
+    delayed: IDelayedCall
+
+
+class ReactorLoop(asyncio.AbstractEventLoop):
+    """What asyncio sees as its event loop on a reactor without one: that reactor's time, callbacks and threads."""
+
+    needs_sockets = (
+        "needs an asyncio loop with sockets, which this reactor has not: start the process under `twistd -n ropewalk`, "
+        "`twistd --reactor=asyncio` or after ropewalk.engine.install()."
+    )
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._ready: deque[asyncio.Handle] = deque()
+
+    def time(self) -> float:
+        """The reactor's clock, in seconds."""
+        return cast(float, self._reactor.seconds())
+
+    def is_running(self) -> bool:
+        """Always: whoever can ask runs on it."""
+        return True
+
+    def is_closed(self) -> bool:
+        """Never: it lives as long as its reactor."""
+        return False
+
+    def get_debug(self) -> bool:
+        """Off: asyncio's debug mode is for its own loops."""
+        return False
+
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        """Call in the reactor's next turn."""
+        handle = asyncio.Handle(callback, args, self, context)
+        # One timer for all of a turn, in the order they came: the reactor keeps no order among equal times.
+        if not self._ready:
+            self._reactor.callLater(0, self._call_ready)
+        self._ready.append(handle)
+        return handle
+
+    def call_soon_threadsafe(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        """Call in the reactor's thread, from any thread."""
+        handle = asyncio.Handle(callback, args, self, context)
+        self._reactor.callFromThread(self._call, handle)
+        return handle
+
+    def call_later(
+        self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call after `delay` seconds."""
+        return self.call_at(self.time() + delay, callback, *args, context=context)
+
+    def call_at(
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call when the reactor's clock shows `when`."""
+        timer = _Timer(when, callback, args, self, context)
+        timer.delayed = self._reactor.callLater(max(0.0, when - self.time()), self._call, timer)
+        return timer
+
+    def _timer_handle_cancelled(self, timer: asyncio.TimerHandle) -> None:
+        delayed = cast(_Timer, timer).delayed
+        if delayed.active():
+            delayed.cancel()
+
+    def _call_ready(self) -> None:
+        batch, self._ready = self._ready, deque()
+        try:
+            while batch:
+                self._call(batch.popleft())
+        finally:
+            if batch:  # the process is asked to end; whoever catches that may go on
+                self._ready.extendleft(reversed(batch))
+                self._reactor.callLater(0, self._call_ready)
+
+    def _call(self, handle: asyncio.Handle) -> None:
+        if handle.cancelled():
+            return
+        outer = _get_running_loop()
+        _set_running_loop(self)
+        try:
+            handle._run()
+        finally:
+            _set_running_loop(outer)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """A Future of this loop."""
+        return asyncio.Future(loop=self)
+
+    def create_task(self, coro: Any, *, name: str | None = None, context: Any = None, **_: Any) -> Any:
+        """A Run, which starts in the next turn."""
+        return Spawned(coro, self, context, name)
+
+    def get_task_factory(self) -> None:
+        """None: every task is a Run."""
+
+    def run_in_executor(self, executor: Any, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        """Call in `executor`, by default the reactor's thread pool."""
+        if executor is not None:
+            return asyncio.wrap_future(executor.submit(func, *args), loop=self)
+        from twisted.internet.threads import deferToThreadPool
+
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), func, *args).asFuture(self)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Log what asyncio could not hand to anybody."""
+        error = context.get("exception")
+        if error is not None:
+            _log.failure("{message}", _failure(error), message=context.get("message"))
+        else:
+            _log.error("{message}", message=context.get("message"))
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        """As `call_exception_handler`."""
+        self.call_exception_handler(context)
+
+
+def _refuse(name: str) -> Callable[..., NoReturn]:
+    def refuse(self: ReactorLoop, *args: Any, **kwargs: Any) -> NoReturn:
+        raise RuntimeError(f"loop.{name}() {ReactorLoop.needs_sockets}")
+
+    return refuse
+
+
+for _name in (
+    "create_connection create_server create_unix_connection create_unix_server create_datagram_endpoint "
+    "connect_accepted_socket start_tls sendfile getaddrinfo getnameinfo connect_read_pipe connect_write_pipe "
+    "subprocess_shell subprocess_exec add_reader remove_reader add_writer remove_writer sock_recv sock_recv_into "
+    "sock_recvfrom sock_recvfrom_into sock_sendall sock_sendto sock_connect sock_accept sock_sendfile "
+    "add_signal_handler remove_signal_handler run_forever run_until_complete stop close"
+).split():
+    setattr(ReactorLoop, _name, _refuse(_name))

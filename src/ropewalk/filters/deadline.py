@@ -1,0 +1,104 @@
+"""Ends a call at its deadline; a server gives one to whoever came without, a client adds that of the edge."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from typing import Any
+
+import msgspec
+from twisted.internet.interfaces import IReactorTime
+
+from ..driver import Run, current_run
+from ..errors import DeadlineExceeded
+from ..handler import Handler
+from ..message import Request, Response
+from ..policy.deadline import earlier
+
+
+class Deadline:
+    """Fails with DeadlineExceeded at the earlier of the request's deadline and `timeout` seconds from now.
+
+    `timeout` None keeps only what came with the request; `unless_given` makes it a default instead of a limit. A call
+    that does not suspend costs no timer.
+    """
+
+    def __init__(self, clock: IReactorTime, timeout: float | None = None, *, unless_given: bool = False) -> None:
+        self._clock = clock
+        self._seconds: Callable[[], float] = clock.seconds
+        self._timeout = timeout
+        self._unless_given = unless_given
+
+    async def __call__(self, request: Request, handler: Handler) -> Response:
+        context = request.context
+        now = self._seconds()
+        deadline = context.deadline
+        if deadline is None or not self._unless_given:
+            deadline = earlier(deadline, now, self._timeout)
+        if deadline is None:
+            return await handler(request)
+        if deadline <= now:
+            late = DeadlineExceeded(f"{request.operation.id}: the deadline had passed before it began.")
+            late.ran = "no"
+            raise late
+        if deadline != context.deadline:
+            request = request.replace(context=msgspec.structs.replace(context, deadline=deadline))
+        return await _Until(self._clock, deadline, request, handler)
+
+
+class _Until:
+    """Awaits the handler and arms a timer only when it first suspends."""
+
+    __slots__ = ("_clock", "_deadline", "_expired", "_handler", "_request")
+
+    def __init__(self, clock: IReactorTime, deadline: float, request: Request, handler: Handler) -> None:
+        self._clock = clock
+        self._deadline = deadline
+        self._request = request
+        self._handler = handler
+        self._expired = False
+
+    def __await__(self) -> Generator[Any, Any, Response]:
+        inner: Any = self._handler(self._request).__await__()
+        try:
+            awaited = inner.send(None)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        run = current_run()
+        if run is None:
+            inner.close()
+            raise RuntimeError("Deadline needs the framework's driver: start the call with Driver.run().")
+        asked = run.cancelling()
+        timer = self._clock.callLater(max(0.0, self._deadline - self._clock.seconds()), self._expire, run)
+        try:
+            while True:
+                try:
+                    value = yield awaited
+                except GeneratorExit:
+                    inner.close()
+                    raise
+                except BaseException as error:
+                    awaited = inner.throw(error)
+                else:
+                    awaited = inner.send(value)
+        except StopIteration as stop:
+            if self._expired:
+                run.uncancel()  # it ended by itself in the very turn its time was up
+            return stop.value  # type: ignore[no-any-return]
+        except asyncio.CancelledError:
+            if self._expired and run.uncancel() <= asked:
+                raise DeadlineExceeded(
+                    f"{self._request.operation.id}: no answer before the deadline.",
+                ) from None
+            raise
+        except BaseException:
+            if self._expired:
+                run.uncancel()
+            raise
+        finally:
+            if timer.active():
+                timer.cancel()
+
+    def _expire(self, run: Run[Any]) -> None:
+        self._expired = True
+        run.cancel()

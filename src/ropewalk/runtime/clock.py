@@ -1,0 +1,37 @@
+"""The clock the runtime hands out: monotonic, and each callback runs in the context of whoever asked for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from zope.interface import implementer
+
+from ..context import bound
+
+
+@implementer(IReactorTime)
+class Clock:
+    """IReactorTime over a reactor: its timers, with the current context carried along; seconds that never jump."""
+
+    def __init__(self, reactor: Any, seconds: Callable[[], float] = time.monotonic) -> None:
+        """`seconds` is this process's monotonic clock; in a simulated world, that world's."""
+        self._reactor = reactor
+        self._seconds = seconds
+
+    @property
+    def seconds(self) -> Callable[[], float]:
+        """`seconds()`: since some fixed moment. The function itself, so that a hot path calls nothing in between."""
+        return self._seconds
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: Any, **kwargs: Any) -> IDelayedCall:
+        """Call after `delay` seconds, in the context of now."""
+        delayed: IDelayedCall = self._reactor.callLater(delay, bound(callable), *args, **kwargs)
+        return delayed
+
+    def getDelayedCalls(self) -> list[IDelayedCall]:
+        """The reactor's."""
+        calls: list[IDelayedCall] = self._reactor.getDelayedCalls()
+        return calls

@@ -1,0 +1,63 @@
+"""Both filter orders, in the order a request meets them, each position with its reason.
+
+What is on by default stands here and nowhere else. A filter that another piece brings takes the place its comment
+keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from twisted.internet.interfaces import IReactorTime
+
+from ..filters.authenticate import Authenticate
+from ..filters.deadline import Deadline
+from ..filters.measure import Measure, Meter
+from ..filters.trace import Done, TraceCalls
+from ..handler import Filter
+from ..interfaces import IAuthenticator
+from ..policy.deadline import DEFAULT_TIMEOUT
+
+
+def server_stack(
+    *,
+    clock: IReactorTime,
+    random: Random,
+    meter: Meter,
+    done: Done | None = None,
+    authenticators: Sequence[IAuthenticator] = (),
+    timeout: float | None = DEFAULT_TIMEOUT,
+) -> list[Filter]:
+    """What stands before a service's operations."""
+    return [
+        # First: every line and number below belongs to this span.
+        TraceCalls(random, clock.seconds, done),
+        # Outside all that may refuse or end a call, so that each end is counted as what it is.
+        Measure(meter, clock.seconds),
+        # (shed: before any work is done for a call that will be turned away)
+        # Before authentication, which may wait on others and must not wait for ever.
+        Deadline(clock, timeout, unless_given=True),
+        # Before the payload is read: a stranger's body is not worth decoding.
+        Authenticate(authenticators),
+        # (key: after it is known whose key it is)
+    ]
+
+
+def client_stack(
+    *,
+    clock: IReactorTime,
+    random: Random,
+    meter: Meter,
+    timeout: float | None = None,
+) -> list[Filter]:
+    """What stands on an edge, between a caller and the connection to its sibling."""
+    return [
+        # One span for the call, whatever it takes to answer it.
+        TraceCalls(random, clock.seconds),
+        # The edge as its caller sees it: a call, not its tries.
+        Measure(meter, clock.seconds),
+        # Of the whole call, all tries and waits between them included.
+        Deadline(clock, timeout),
+        # (budgeted retry → pick an instance → eject → timeout of the try)
+    ]

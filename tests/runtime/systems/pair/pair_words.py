@@ -1,0 +1,3 @@
+"""The one word."""
+
+WORD = "hello"
