@@ -364,7 +364,7 @@ def test_the_form_of_the_access_log_is_still_the_one_that_is_left_out():
 @pytest.mark.parametrize(
     ("say", "event"),
     [
-        (lambda: Site(Resource()).doStart(), "Starting factory "),
+        (lambda: Site(Resource(), reactor=VirtualReactor()).doStart(), "Starting factory "),
         (lambda: legacy.msg("Site starting on 8080"), "Site starting on 8080"),
         (lambda: legacy.msg("(TCP Port 8080 Closed)"), "(TCP Port 8080 Closed)"),
         (lambda: Logger("twisted.internet.base").info("Main loop terminated."), "Main loop terminated."),
