@@ -6,6 +6,7 @@ Adapters provide them; every outcome of every method is said here.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from zope.interface import Attribute, Interface
@@ -40,3 +41,10 @@ class IStore(Interface):
 
     def close() -> None:
         """Give back what the databases hold; the last use."""
+
+
+class IWallClock(Interface):
+    """Tells what time people have. It may jump; for durations and deadlines there is IReactorTime."""
+
+    def now() -> datetime:
+        """The time in UTC, aware of its zone."""

@@ -38,6 +38,7 @@ from ropewalk.http.sibling_agent import SiblingAgent
 from ropewalk.memory.connection import LocalConnection
 from ropewalk.memory.store import open_sqlite
 from ropewalk.message import enter_principal
+from ropewalk.runtime.clock import WallClock
 from ropewalk.runtime.inject import construct
 from ropewalk.runtime.stacks import client_stack, server_stack
 from ropewalk.service import Contract, client_of, describe, dispatch
@@ -100,7 +101,7 @@ class House:
         self.services: dict[str, Service] = {}
         began = settings.get("clock", {}).get("starts_at", STARTS_AT)
         read = lambda: datetime.fromisoformat(began) + timedelta(seconds=self.time.seconds())  # noqa: E731
-        self.services["clock"] = Clock(self.time, read)
+        self.services["clock"] = Clock(self.time, WallClock(lambda: read().timestamp()))
         for cls in (Users, Notifications, Payments, Hotels, Reservations, Receipts):
             self._build(cls)
         clock: Any = self.services["clock"]

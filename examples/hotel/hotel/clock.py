@@ -1,12 +1,11 @@
-"""The smallest service there is: a raw Klein application whose answer is a Deferred. It alone reads the wall clock."""
-
-from datetime import UTC, datetime
+"""The smallest service there is: a raw Klein application whose answer is a Deferred. The others ask it for the time."""
 
 from klein import Klein
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from ropewalk import Service
+from ropewalk.interfaces import IWallClock
 
 
 class Clock(Service, name="clock"):
@@ -14,9 +13,9 @@ class Clock(Service, name="clock"):
 
     app = Klein()
 
-    def __init__(self, reactor: IReactorTime, read=lambda: datetime.now(UTC)) -> None:  # type: ignore[no-untyped-def]
-        self.reactor, self.read = reactor, read
+    def __init__(self, reactor: IReactorTime, wall: IWallClock) -> None:
+        self.reactor, self.wall = reactor, wall
 
     @app.route("/now")
     def now(self, request):  # type: ignore[no-untyped-def]
-        return deferLater(self.reactor, 0, lambda: self.read().isoformat(timespec="seconds"))
+        return deferLater(self.reactor, 0, lambda: self.wall.now().isoformat(timespec="seconds"))

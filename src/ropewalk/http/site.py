@@ -82,7 +82,7 @@ class _Channel(HTTPChannel):
     _closing: Any = None
 
     def connectionMade(self) -> None:
-        self.site.channels.add(self)
+        self.site.channels[self] = None
         super().connectionMade()
         if self.site.draining:
             self.close_when_idle()
@@ -130,11 +130,14 @@ class Site(ServerSite):
         super().__init__(resource, _Request, reactor=reactor, parsePOSTFormSubmission=False)
         self.max_body = max_body
         self.draining = False
-        self.channels: set[_Channel] = set()
+        self.channels: dict[_Channel, None] = {}  # in the order they came
         self._closed: list[Deferred[None]] = []
 
     def log(self, request: Any) -> None:
         """Nothing: the trace filter says more."""
+
+    def _updateLogDateTime(self) -> None:
+        """Nothing, and no timer every second: `log` writes no line that wants a date."""
 
     def drain(self) -> None:
         """From now on each connection ends with the reply to its next request, or when it has none."""
@@ -159,7 +162,7 @@ class Site(ServerSite):
 
     def lost(self, channel: _Channel) -> None:
         """A connection is gone."""
-        self.channels.discard(channel)
+        self.channels.pop(channel, None)
         if not self.channels:
             waiting, self._closed = self._closed, []
             for each in waiting:

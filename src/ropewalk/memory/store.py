@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,18 @@ class SQLiteStore:
             pool.stop()
 
 
-def open_sqlite(name: str, path: Path | None, tables: sqlalchemy.MetaData | None, in_thread: InThread) -> Database:
+def open_sqlite(
+    name: str,
+    path: Path | None,
+    tables: sqlalchemy.MetaData | None,
+    in_thread: InThread,
+    *,
+    synchronous: str = "FULL",
+) -> Database:
     """The database of the service `name` in the file `path`, None for one in memory; missing `tables` are made.
 
     `in_thread` must call one function at a time: that makes transactions serial, which is SQLite's own order.
+    `synchronous`: as SQLite's pragma; FULL, so that acknowledged means durable, power failure included.
     """
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,18 +66,18 @@ def open_sqlite(name: str, path: Path | None, tables: sqlalchemy.MetaData | None
         poolclass=StaticPool,  # one connection, used by whichever thread has its turn
         connect_args={"check_same_thread": False, "timeout": 5.0},
     )
-    event.listen(engine, "connect", _settings)
+    event.listen(engine, "connect", partial(_settings, synchronous=synchronous))
     event.listen(engine, "begin", _begin)
     if tables is not None:
         tables.create_all(engine)
     return Database(name, engine, in_thread, _is_conflict)
 
 
-def _settings(connection: Any, _record: Any) -> None:
+def _settings(connection: Any, _record: Any, *, synchronous: str) -> None:
     # The driver's own implicit BEGIN comes too late and is deferred; ours is IMMEDIATE. https://www.sqlite.org/wal.html
     connection.isolation_level = None
     connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")  # acknowledged means durable, power failure included
+    connection.execute(f"PRAGMA synchronous={synchronous}")
     connection.execute("PRAGMA foreign_keys=ON")
 
 

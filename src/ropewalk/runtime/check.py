@@ -9,6 +9,7 @@ from treq.client import HTTPClient
 from twisted.internet.interfaces import IReactorTCP, IReactorTime
 
 from ..errors import ConfigurationError, DeclarationError
+from ..interfaces import IWallClock
 from ..service import Contract, Service
 from ..store import Database
 from .config import Config, leaves, shown
@@ -17,7 +18,7 @@ from .settings import Settings
 from .settings import load as load_settings
 from .workers import Workers
 
-BUILT_IN = (Database, Workers, Random, IReactorTime, IReactorTCP, HTTPClient)
+BUILT_IN = (Database, Workers, Random, IReactorTime, IWallClock, IReactorTCP, HTTPClient)
 
 
 def problems(config: Config) -> list[str]:

@@ -1,15 +1,17 @@
-"""The clock the runtime hands out: monotonic, and each callback runs in the context of whoever asked for it."""
+"""The clocks the runtime hands out: a monotonic one, whose callbacks run in the context of whoever asked, and a wall's."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
 from ..context import bound
+from ..interfaces import IWallClock
 
 
 @implementer(IReactorTime)
@@ -35,3 +37,16 @@ class Clock:
         """The reactor's."""
         calls: list[IDelayedCall] = self._reactor.getDelayedCalls()
         return calls
+
+
+@implementer(IWallClock)
+class WallClock:
+    """What time people have."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        """`now()`: seconds since 1970, UTC."""
+        self._now = now
+
+    def now(self) -> datetime:
+        """In UTC."""
+        return datetime.fromtimestamp(self._now(), UTC)

@@ -27,6 +27,7 @@ from zope.interface.verify import verifyObject
 from ..discovery.resolve import Resolve
 from ..driver import Driver
 from ..errors import ConfigurationError
+from ..filters.trace import Done
 from ..handler import Handler, compose
 from ..http.client import HTTPConnection, agent, connections
 from ..http.internal import inside
@@ -36,6 +37,7 @@ from ..http.sessions import Sessions
 from ..http.sibling_agent import SiblingAgent
 from ..http.site import Site
 from ..http.surface import surface
+from ..interfaces import IStore, IWallClock
 from ..memory.connection import LocalConnection
 from ..operation import MAX_BODY
 from ..plugin import find_adapter
@@ -43,7 +45,7 @@ from ..service import Client, Contract, Service, client_of, describe, dispatch
 from ..store import Database
 from ..telemetry.logs import request_line
 from ..telemetry.metrics import CONTENT_TYPE, Calls, Lag, exposition
-from .clock import Clock
+from .clock import Clock, WallClock
 from .config import Config
 from .inject import construct, unread
 from .placement import Place, Placement
@@ -71,14 +73,18 @@ class Process(LifecycleService):
         *,
         data: Path,
         now: Callable[[], float] = time.time,
+        seconds: Callable[[], float] = time.monotonic,
         random: Random | None = None,
+        store: IStore | None = None,
+        workers: Workers | None = None,
         listen: Listen | None = None,
         drain_delay: float | None = None,
         on_ready: Callable[[], object] | None = None,
         on_failure: Callable[[BaseException], object] | None = None,
         metrics: Callable[[], Any] | None = None,
     ) -> None:
-        """`data`: where databases lie; `now`: wall-clock seconds.
+        """`data`: where databases lie; `now`: wall-clock seconds; `seconds`: monotonic ones.
+        `store`: by default the configured adapter's; `workers`: by default threads and processes.
         `listen(site, description)` opens a listener, by default by Twisted's endpoints.
 
         `metrics()` answers `/metrics` in the place of this process's own page: a supervisor's, for all its workers.
@@ -89,11 +95,12 @@ class Process(LifecycleService):
         self.ready = False
         self.drain_delay = config.file.drain.delay if drain_delay is None else drain_delay
         self.reactor = reactor
-        self.clock = Clock(reactor)
+        self.clock = Clock(reactor, seconds)
         self.random = random or SystemRandom()
         self._ids = Random(self.random.getrandbits(256))  # of spans: many, and nobody gains by guessing one
         self.driver = Driver.of(cast(IReactorTime, reactor))
-        self.workers = Workers(reactor)
+        self.workers = workers or Workers(reactor)
+        self._wall = WallClock(now)
         self.lag = Lag()
         self.services: dict[str, Service] = {}
         self.meters: list[Calls] = []
@@ -102,11 +109,11 @@ class Process(LifecycleService):
         self._on_failure = on_failure
         self._metrics = metrics or self.page
         self._servers: dict[str, Handler] = {}
+        self._turns: dict[str, int] = {}  # of raw calls: which instance of a sibling was asked last
         self._server_meters: dict[str, Calls] = {}
         self._sites: list[Site] = []
         self._ports: list[Any] = []
-        store = config.file.adapters.store
-        self._store = find_adapter("store", store).load()(store, data, reactor)
+        self._store: IStore = store or _configured_store(config, data, reactor)
         self._trust = Trust(config, data, now, self.random)
         self._sessions: dict[str, Sessions] = {}
         self._mounts: dict[str, Mounts] = {}
@@ -206,15 +213,18 @@ class Process(LifecycleService):
         self.meters.append(meter)
         self._server_meters[name] = meter
         self._sessions[name] = self._trust.sessions(name)
-        self._servers[name] = compose(self._server_stack(name), dispatch(service))
+        self._servers[name] = compose(self._server_stack(name), self._innermost(service))
         return service
 
-    def _server_stack(self, name: str, **options: Any) -> Sequence[Any]:
+    def _innermost(self, service: Service) -> Handler:
+        return dispatch(service)
+
+    def _server_stack(self, name: str, done: Done | None = request_line, **options: Any) -> Sequence[Any]:
         return server_stack(
             clock=self.clock,
             random=self._ids,
             meter=self._server_meters[name],
-            done=request_line,
+            done=done,
             authenticators=self._trust.authenticators(name, self._sessions[name]),
             **options,
         )
@@ -225,6 +235,7 @@ class Process(LifecycleService):
             Workers: lambda: self.workers,
             Random: lambda: self.random,
             IReactorTime: lambda: self.clock,
+            IWallClock: lambda: self._wall,
             IReactorTCP: lambda: self.reactor,
             HTTPClient: lambda: HTTPClient(
                 SiblingAgent(self._agent, self._address, self.clock.seconds, says_whose(self._trust.identity(name)))
@@ -260,7 +271,10 @@ class Process(LifecycleService):
 
     def _address(self, name: str) -> str | None:
         place = self.placement.places.get(name)
-        return place.urls[0] if place is not None and place.urls else None
+        if place is None or not place.urls:
+            return None
+        turn = self._turns[name] = self._turns.get(name, -1) + 1
+        return place.urls[turn % len(place.urls)]
 
     # -- listening
 
@@ -303,6 +317,12 @@ class Process(LifecycleService):
     def _watch_lag(self, due: float) -> None:
         self.lag.observe(self.clock.seconds() - due)
         self._probe = self.reactor.callLater(LAG_PROBE, self._watch_lag, self.clock.seconds() + LAG_PROBE)
+
+
+def _configured_store(config: Config, data: Path, reactor: Any) -> IStore:
+    store = config.file.adapters.store
+    made: IStore = find_adapter("store", store).load()(store, data, reactor)
+    return made
 
 
 def _imported(target: str) -> Any:

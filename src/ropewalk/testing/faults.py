@@ -1,0 +1,147 @@
+"""What befalls a simulated system: a table of faults, a schedule of them drawn from a seed, and how one is done.
+
+Each seed takes some of the kinds and leaves the others out: what hides behind one kind's noise is found by a seed
+without it (swarm testing: Groce et al., ISSTA 2012).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+from .values import Fault
+
+EVERY = 15.0  # seconds between the beginnings of two faults, on average
+LONGEST = 20.0  # seconds one of them lasts
+
+
+def draw(random: Random, services: Sequence[str], hosts: Sequence[str], begin: float, end: float) -> tuple[Fault, ...]:
+    """A schedule of faults from `begin` to `end`, all of which have an end of their own, in order of time."""
+    kinds = [kind for kind in KINDS if random.random() < 0.5] or [random.choice(list(KINDS))]
+    faults: list[Fault] = []
+    at = begin + random.expovariate(1 / EVERY)
+    while at < end:
+        lasts = random.uniform(0.05, min(LONGEST, max(0.1, end - at)))
+        faults.extend(KINDS[random.choice(kinds)](random, services, hosts, round(at, 3), round(at + lasts, 3)))
+        at += random.expovariate(1 / EVERY)
+    return tuple(sorted(faults, key=lambda fault: fault.at))
+
+
+def do(world: Any, fault: Fault) -> None:
+    """Do it to a World, now."""
+    targets = fault.target.split()
+    DOING[fault.kind](world, targets, fault.value)
+    world.points[fault.kind] += 1
+
+
+def _instance(random: Random, hosts: Sequence[str]) -> str:
+    return random.choice([host for host in hosts if not host.endswith("/database")])
+
+
+def _pair(random: Random, hosts: Sequence[str]) -> str:
+    return " ".join(sorted(random.sample(list(hosts), 2)))
+
+
+def _crash(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    target = _instance(random, hosts)
+    return [Fault(at, "crash", target), Fault(end, "restart", target)]
+
+
+def _crash_at(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    target = _instance(random, hosts)
+    return [Fault(at, "crash-at-moment", target, float(random.randint(1, 12))), Fault(end, "restart", target)]
+
+
+def _power(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    target = random.choice(list(hosts))
+    return [Fault(at, "power", target), Fault(end, "restart", target)]
+
+
+def _database(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    databases = [host for host in hosts if host.endswith("/database")]
+    if not databases:
+        return _crash(random, services, hosts, at, end)
+    target = random.choice(databases)
+    return [Fault(at, "crash", target), Fault(end, "restart", target)]
+
+
+def _service(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    target = random.choice(list(services))
+    return [Fault(at, "crash", target), Fault(end, "restart", target)]
+
+
+def _partition(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    target = _pair(random, services) if len(services) > 1 and random.random() < 0.5 else _pair(random, hosts)
+    return [Fault(at, "partition", target), Fault(end, "heal", target)]
+
+
+def _one_way(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    target = _pair(random, hosts)
+    return [Fault(at, "partition-one-way", target), Fault(end, "heal", target)]
+
+
+def _reset(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    return [Fault(at, "reset", _pair(random, services) if len(services) > 1 else _pair(random, hosts))]
+
+
+def _slow(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    target = _pair(random, services) if len(services) > 1 else _pair(random, hosts)
+    return [Fault(at, "slow", target, round(random.uniform(0.05, 3.0), 3)), Fault(end, "slow", target, 0.0)]
+
+
+def _lossy(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    target = _pair(random, services) if len(services) > 1 else _pair(random, hosts)
+    return [Fault(at, "lossy", target, round(random.uniform(0.02, 0.5), 3)), Fault(end, "lossy", target, 0.0)]
+
+
+def _pause(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    target = _instance(random, hosts)
+    return [Fault(at, "pause", target), Fault(end, "resume", target)]
+
+
+def _jump(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    target, seconds = _instance(random, hosts), round(random.uniform(-45.0, 45.0), 1)
+    return [Fault(at, "jump", target, seconds), Fault(end, "jump", target, -seconds)]
+
+
+def _drift(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    target = _instance(random, hosts)
+    return [Fault(at, "drift", target, round(random.uniform(0.9, 1.1), 3)), Fault(end, "drift", target, 1.0)]
+
+
+Drawing = Callable[[Random, Any, Any, float, float], list[Fault]]
+
+KINDS: dict[str, Drawing] = {
+    "crash": _crash,
+    "crash at a moment": _crash_at,
+    "crash of a service": _service,
+    "crash of a database": _database,
+    "power failure": _power,
+    "partition": _partition,
+    "one-way partition": _one_way,
+    "reset": _reset,
+    "slow link": _slow,
+    "lossy link": _lossy,
+    "pause": _pause,
+    "jump": _jump,
+    "drift": _drift,
+}
+
+DOING: dict[str, Callable[[Any, list[str], float], object]] = {
+    "crash": lambda world, targets, value: world.crash(targets[0]),
+    "crash-at-moment": lambda world, targets, value: world.crash(targets[0], at="any moment", nth=int(value)),
+    "power": lambda world, targets, value: world.crash(targets[0], power=True),
+    "restart": lambda world, targets, value: world.restart(targets[0]),
+    "partition": lambda world, targets, value: world.partition(*targets),
+    "partition-one-way": lambda world, targets, value: world.partition(*targets, one_way=True),
+    "heal": lambda world, targets, value: world.heal(*targets),
+    "reset": lambda world, targets, value: world.reset(*targets),
+    "slow": lambda world, targets, value: world.link(*targets, latency=(value, 2 * value) if value else USUAL),
+    "lossy": lambda world, targets, value: world.link(*targets, loss=value),
+    "pause": lambda world, targets, value: world.pause(targets[0]),
+    "resume": lambda world, targets, value: world.resume(targets[0]),
+    "jump": lambda world, targets, value: world.jump(targets[0], value),
+    "drift": lambda world, targets, value: world.drift(targets[0], value),
+}
+USUAL = (0.0002, 0.001)

@@ -1,0 +1,72 @@
+"""The failing schedules a project keeps: a JSON file each, named by what broke and the seed, replayed before all else.
+
+A grave is written for people and for version control: indented, sorted, and the same bytes for the same failure.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from ..errors import ConfigurationError
+from .values import Outcome, Schedule
+
+LONGEST = 60  # characters of what broke in a file's name: with seed and ending far below any file system's 255
+
+
+class Grave(Struct, frozen=True):
+    """What a file holds."""
+
+    schedule: Schedule
+    broken: str = ""  # for the reader; the replay says it anew
+
+
+def bury(folder: str | Path, outcome: Outcome) -> Path:
+    """Write the schedule of a failing outcome into `folder` (made when missing); returns the path.
+
+    The same failure of the same seed has the same name: the newer, and usually smaller, schedule replaces the older.
+    """
+    path = Path(folder) / f"{slug(outcome)}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    grave = Grave(outcome.schedule, outcome.broken)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(grave, order="sorted"), indent=2) + b"\n")
+    return path
+
+
+def exhume(folder: str | Path) -> list[tuple[Path, Schedule]]:
+    """The schedules kept in `folder`, by file name; none when there is no such folder.
+
+    ConfigurationError when a file is not a grave.
+    """
+    return [(path, _read(path)) for path in sorted(Path(folder).glob("*.json"))]
+
+
+def slug(outcome: Outcome) -> str:
+    """What broke and the seed as a Python identifier: `no_double_booking_7`. It names the files of a failure."""
+    words = re.findall(r"[a-z0-9]+", cause(outcome.broken).lower())
+    named = "_".join(words)[:LONGEST].strip("_") or "broken"
+    return f"{named}_{str(abs(outcome.schedule.seed))[-20:]}"
+
+
+def cause(broken: str) -> str:
+    """What broke, without the particulars: what stands before the first colon, numbers left out.
+
+    Two failures with one cause are taken for the same bug.
+
+    >>> cause("No double booking: room 12 has 2 guests on 1 May, at 31.4 s")
+    'No double booking'
+    """
+    head = re.split(r":\s|:$|\n", broken.strip(), maxsplit=1)[0]
+    return " ".join(re.sub(r"\S*\d\S*", " ", head).split())
+
+
+def _read(path: Path) -> Schedule:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Grave).schedule
+    except msgspec.MsgspecError as error:
+        raise ConfigurationError(
+            f"{path} is not a schedule of this version: {error}. Delete it, or let `ropewalk sim` find its seed again."
+        ) from error

@@ -1,0 +1,261 @@
+"""One instance of one service on its host: the runtime's own Process, with what a simulation puts in the place of
+threads and sockets' wall clocks, and the moments at which it can be made to crash."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import pickle
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar, cast
+
+from twisted.internet.defer import Deferred
+
+from ..errors import RopewalkError, Unavailable
+from ..handler import Handler, compose
+from ..memory.connection import LocalConnection
+from ..message import ANONYMOUS, Principal, Request, Response
+from ..discovery.resolve import Resolve
+from ..operation import Operation
+from ..runtime.config import Config
+from ..runtime.placement import Placement
+from ..runtime.process import Process
+from ..runtime.workers import Workers
+from ..runtime.stacks import client_stack
+from ..service import Contract, Service, client_of, describe
+from ..telemetry.metrics import Calls
+from .hosts import Reactor
+from .store import SimulatedStore
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Instance(Process):
+    """A service that runs on a simulated host."""
+
+    def __init__(self, config: Config, placement: Placement, reactor: Reactor, world: Any, folder: Path) -> None:
+        host = reactor.host
+        self._world = world
+        self._simulated = reactor
+        self.failure: BaseException | None = None
+        super().__init__(
+            config,
+            placement,
+            host.name,
+            reactor,
+            data=folder,
+            now=partial(world.wall, host),
+            random=world.chance(f"process/{host.name}/{len(host.past)}"),
+            seconds=host.seconds,
+            store=SimulatedStore(reactor, world),
+            workers=SimulatedWorkers(reactor),
+            drain_delay=0.0,
+            on_failure=self._could_not_start,
+        )
+
+    def _could_not_start(self, error: BaseException) -> None:
+        self.failure = error
+
+    def _server_stack(self, name: str, done: Any = None, **options: Any) -> Sequence[Any]:
+        return super()._server_stack(name, done, **options)  # what calls there were, `Told` says
+
+    def _innermost(self, service: Service) -> Handler:
+        return compose([Moments(self._simulated, self._world)], super()._innermost(service))
+
+    def _connection(self, caller: str, callee: str, contract: type[Contract]) -> Handler:
+        told = Told(self._simulated, self._world, callee)
+        if self._world.wire == "direct":
+            connection: Handler = Resolve(
+                callee,
+                lambda: self.placement.places[callee].urls,
+                lambda address: Direct(self._world, self._simulated, caller, address, callee),
+            )
+        else:
+            connection = super()._connection(caller, callee, contract)
+        return compose([told], connection)
+
+    def _watch_lag(self, due: float) -> None:
+        """In virtual time a reactor is never late."""
+
+    def handler_of(self, service: str) -> Handler:
+        """Its server stack, for a call that is not made over HTTP."""
+        return self._servers[service]
+
+
+class Moments:
+    """The filter around the method itself: the moments before and after an operation runs here."""
+
+    def __init__(self, reactor: Reactor, world: Any) -> None:
+        self._reactor = reactor
+        self._world = world
+
+    async def __call__(self, request: Request, handler: Handler) -> Response:
+        name = cast(Operation, request.operation).name
+        await self._world.reach(self._reactor, f"before:{name}")
+        response = await handler(request)
+        await self._world.reach(self._reactor, f"after:{name}")
+        return response
+
+
+class Told:
+    """The filter before the wire: a call, how it ended, and the moments before and after it."""
+
+    def __init__(self, reactor: Reactor, world: Any, callee: str) -> None:
+        self._reactor = reactor
+        self._world = world
+        self._callee = callee
+
+    async def __call__(self, request: Request, handler: Handler) -> Response:
+        operation, host = cast(Operation, request.operation), self._reactor.host
+        await self._world.reach(self._reactor, f"before:{operation.name}")
+        self._world.tell(host, "call", operation.id, self._callee)
+        call = object()
+        self._world.calls[call] = (host.name, operation.id, self._world.now)
+        try:
+            response = await handler(request)
+        except RopewalkError as error:
+            self._world.tell(host, "error", f"{operation.id}: {type(error).__name__}", self._callee)
+            raise
+        except asyncio.CancelledError:
+            self._world.tell(host, "error", f"{operation.id}: cancelled", self._callee)
+            raise
+        finally:
+            self._world.calls.pop(call, None)
+        self._world.tell(host, "answer", operation.id, self._callee)
+        await self._world.reach(self._reactor, f"after:{operation.name}")
+        return response
+
+
+class Direct:
+    """A Handler that asks another host without bytes: latency, partitions and crashes, and no HTTP."""
+
+    def __init__(self, world: Any, reactor: Reactor, caller: str, address: str, callee: str) -> None:
+        self._world = world
+        self._reactor = reactor
+        self._caller = caller
+        self._host = world.host_at(address)
+        self._callee = callee
+
+    def __call__(self, request: Request) -> Awaitable[Response]:
+        client, server = self._reactor.host, self._host
+        network = client.network
+        answer: Deferred[Response] = Deferred(lambda _: self._lost(request, theirs))
+        theirs: list[Deferred[Response]] = []
+
+        def come(outcome: Any) -> None:
+            if self._reactor.alive and not answer.called:
+                self._reactor.call(answer.callback, outcome)
+
+        def arrived() -> None:
+            if not server.powered:
+                return
+            process = self._world.processes.get(server.name)
+            if not server.up or process is None or not process.ready:
+                network.send(server, client, lambda: come(_failure(self._unreachable("no"))))
+                return
+            reactor = server.reactor
+            connection = LocalConnection(
+                self._caller, describe(process.services[self._callee]), process.handler_of(self._callee)
+            )
+            moved = request.replace(context=_moved(request.context, client.seconds(), server.seconds()))
+            running = reactor.call(process.driver.run, connection(moved))
+            theirs.append(running)
+            self._world.direct[answer] = (reactor, client, come, self._unreachable)
+
+            def done(outcome: Any) -> None:
+                self._world.direct.pop(answer, None)
+                if reactor.alive:
+                    network.send(server, client, lambda: come(outcome))
+
+            running.addBoth(done)
+
+        network.send(client, server, arrived)
+        return answer
+
+    def _lost(self, request: Request, theirs: list[Deferred[Response]]) -> None:
+        if request.operation.cancellable and theirs and self._host.reactor.alive:
+            theirs[0].cancel()
+
+    def _unreachable(self, ran: str) -> Unavailable:
+        error = Unavailable(f"{self._callee} at {self._host.name} cannot be reached.")
+        error.fault, error.ran = "network", ran  # type: ignore[assignment]
+        return error
+
+
+def _moved(context: Any, here: float, there: float) -> Any:
+    """The context with its deadline on the other host's clock."""
+    import msgspec
+
+    if context.deadline is None:
+        return context
+    return msgspec.structs.replace(context, deadline=there + (context.deadline - here))
+
+
+def _failure(error: BaseException) -> Any:
+    from twisted.python.failure import Failure
+
+    return Failure(error)
+
+
+class SimulatedWorkers(Workers):
+    """Workers whose threads and processes are turns of the simulated reactor, each at a seeded moment."""
+
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
+        self._running = 0
+        self._queue = 1000
+
+    async def thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """As Workers."""
+        context = contextvars.copy_context()
+        return await self._later(partial(context.run, partial(function, *args, **kwargs)))
+
+    async def process(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """As Workers: function, arguments and result are pickled."""
+
+        def elsewhere() -> R:
+            there, there_args, there_kwargs = pickle.loads(pickle.dumps((function, args, kwargs)))
+            return cast(R, pickle.loads(pickle.dumps(there(*there_args, **there_kwargs))))
+
+        return await self._later(elsewhere)
+
+    async def close(self) -> None:
+        """Nothing was started."""
+
+    async def _later(self, call: Callable[[], R]) -> R:
+        result: Deferred[R] = Deferred(lambda _: None)
+
+        def done(succeeded: bool, value: Any) -> None:
+            if not result.called:
+                result.callback(value)
+
+        self._running += 1
+        try:
+            self._reactor.getThreadPool().callInThreadWithCallback(done, call)
+            return await result
+        finally:
+            self._running -= 1
+
+
+
+
+
+class SimulatedClient(Instance):
+    """The caller outside: no service of its own, and a client of every one."""
+
+    def client(self, contract: type[Contract], principal: Principal) -> Any:
+        """A client of `contract` whose calls are on behalf of `principal`."""
+        callee = self.config.keeper(contract)
+        meter = Calls("ropewalk_client", "Calls", (("caller", "outside"), ("callee", callee)))
+        stack = client_stack(clock=self.clock, random=self._ids, meter=meter)
+        handler = compose(stack, self._connection("outside", callee, contract))
+
+        def ask(request: Request) -> Awaitable[Response]:
+            if request.principal == ANONYMOUS:
+                request = request.replace(principal=principal)
+            return handler(request)
+
+        return client_of(contract, ask, "outside", self.driver)

@@ -1,0 +1,163 @@
+"""What a test leaves behind, each thing by name: failures in the log, timers and sockets of the installed reactor.
+
+No reactor is imported here: what was not imported before has no leftovers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+GRACE = 0.5  # seconds in which connections that were told to close, and what waits for the next turn, may go
+
+
+class LoggedFailures:
+    """A log observer that keeps every failure until someone takes it."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[Failure, str]] = []
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        failure = event.get("log_failure") or (event.get("isError") and event.get("failure"))  # new style, log.err's
+        if isinstance(failure, Failure):
+            self._kept.append((failure, event.get("log_namespace", "the log")))
+
+    def flush(self, *types: type[BaseException]) -> list[Failure]:
+        """The failures logged so far, oldest first, and forget them; only those of `types` when some are given."""
+        gc.collect()  # a Deferred logs its unhandled failure when it is collected
+        taken = [failure for failure, _ in self._kept if not types or failure.check(*types)]
+        self._kept = [(failure, by) for failure, by in self._kept if failure not in taken]
+        return taken
+
+    def remaining(self) -> list[str]:
+        """One paragraph for each failure nobody took."""
+        gc.collect(1)  # what this test made is young; a whole collection after each test would cost more than the test
+        return [_named(failure, by) for failure, by in self._kept]
+
+
+class ReactorLeftovers:
+    """The timers and sockets that came to the installed reactor since this was made, by their owners.
+
+    What existed before may go on: a server that was listening may have new connections, and a timer that arms itself
+    again is another one each time. So things are compared by owner: the factory of a protocol, the object of a method,
+    the name of a function.
+    """
+
+    def __init__(self) -> None:
+        reactor = _installed()
+        timers = reactor.getDelayedCalls() if reactor is not None else []
+        self._timers = [_owner(timer) for timer in timers]  # objects, not their ids: kept, so that no id is used twice
+        self._sockets = _sockets(reactor) if reactor is not None else []
+        self._ports = {port for port in map(_port, self._sockets) if port is not None}
+
+    def remaining(self) -> list[str]:
+        """A line for each, sorted."""
+        reactor = _installed()
+        if reactor is None:
+            return []
+        timers = [f"a timer of {_name(_function(timer))}" for timer in self._new_timers(reactor)]
+        return sorted([*timers, *(f"a socket: {_socket_name(each)}" for each in self._new_sockets(reactor))])
+
+    def end(self) -> None:
+        """Cancel the timers, so that the next test is not blamed for them."""
+        reactor = _installed()
+        for timer in self._new_timers(reactor) if reactor is not None else []:
+            timer.cancel()
+
+    def _new_timers(self, reactor: Any) -> list[Any]:
+        return [timer for timer in reactor.getDelayedCalls() if not _among(_owner(timer), self._timers)]
+
+    def _new_sockets(self, reactor: Any) -> list[Any]:
+        return [each for each in _sockets(reactor) if not self._is_known(each)]
+
+    def _is_known(self, socket: Any) -> bool:
+        listener = getattr(socket, "server", None)  # of a connection that was accepted
+        if any(socket is each or listener is each for each in self._sockets):
+            return True
+        peer = getattr(socket, "getPeer", lambda: None)()
+        return getattr(peer, "port", None) in self._ports  # the other end of such a connection, in this process
+
+
+def _installed() -> Any:
+    return sys.modules.get("twisted.internet.reactor")
+
+
+# -- timers
+
+Owner = tuple[Any, str]  # an object or None, and a name
+
+
+def _among(owner: Owner, owners: list[Owner]) -> bool:
+    thing, name = owner
+    return any(thing is other and name == known for other, known in owners)
+
+
+def _owner(timer: Any) -> Owner:
+    function = _function(timer)
+    thing = getattr(function, "__self__", None)
+    if isinstance(thing, (Deferred, asyncio.Future)):
+        thing = None  # one for each time: whoever waits in a loop has another one in each turn
+    return getattr(thing, "factory", None) or thing, _name(function)
+
+
+def _function(timer: Any) -> Any:
+    """What somebody wanted to be called: without what carries its context, its arguments or asyncio's loop."""
+    function, args = timer.func, timer.args
+    while True:
+        if args and isinstance(args[0], asyncio.Handle):
+            handle: Any = args[0]
+            function, args = handle._callback, ()
+        elif isinstance(function, partial):
+            function = function.func
+        elif getattr(function, "__qualname__", "") == "bound.<locals>.run":
+            function = inspect.getclosurevars(function).nonlocals["callback"]
+        else:
+            return function
+
+
+def _name(function: Callable[..., object]) -> str:
+    if not hasattr(function, "__qualname__"):
+        repeated = getattr(function, "f", None)  # a LoopingCall's
+        of = f" of {_name(repeated)}" if callable(repeated) else ""
+        return f"{_name(type(function))}{of}"
+    thing = getattr(function, "__self__", None)
+    module = function.__module__ or type(thing).__module__
+    return f"{module}.{function.__qualname__}"
+
+
+# -- sockets
+
+
+def _sockets(reactor: Any) -> list[Any]:
+    own = getattr(reactor, "_internalReaders", ())  # by which threads and signals wake it
+    found: list[Any] = []
+    for each in (*reactor.getReaders(), *reactor.getWriters()):
+        if each not in own and not any(each is other for other in found):
+            found.append(each)
+    return found
+
+
+def _port(socket: Any) -> int | None:
+    """The port of a listener."""
+    if not hasattr(socket, "stopListening"):
+        return None
+    number: int | None = getattr(socket.getHost(), "port", None)
+    return number
+
+
+def _socket_name(socket: Any) -> str:
+    factory = getattr(socket, "factory", None)
+    if hasattr(socket, "stopListening") and factory is not None:
+        return f"{_name(type(factory))} listens at {socket.getHost()}"
+    protocol = getattr(socket, "protocol", None)
+    if protocol is not None and hasattr(socket, "getPeer"):
+        return f"{_name(type(protocol))}, connected to {socket.getPeer()}"
+    return repr(socket)

@@ -1,0 +1,252 @@
+"""One seed: what is to happen is drawn, played, and judged. `python -m ropewalk.testing.simulation` plays one for others.
+
+A simulation breaks when an invariant does, when an act fails otherwise than by an error of a sibling, when something
+fails that nobody catches, and, in liveness mode, when something has not ended or come true long after the last fault.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+
+from ..errors import RopewalkError
+from ..runtime.inject import dependencies_of
+from ..store import Database
+from .faults import do, draw
+from .values import Act, Event, Fault, Outcome, Schedule
+from .workloads import Workload, find
+from .world import World
+
+SLOWEST = 60.0  # seconds within which, without faults, every call and every act has ended
+OPEN = 48  # connections from one host to another: a pool that keeps its own stays far below
+
+
+def plan(target: str, workloads: Sequence[str], seed: int, seconds: float, mode: str = "safety") -> Schedule:
+    """What is to happen: acts and faults, all drawn from `seed`. `mode`: "safety" or "liveness"."""
+    from ..runtime.config import load
+
+    config = load(target, {})
+    random = Random(f"{seed}/plan")
+    hosts: list[str] = []
+    for name in config.services:
+        hosts += [f"{name}/1", f"{name}/2"]
+        cls = config.service_class(name)
+        if getattr(cls, "tables", None) is not None or any(d[0] is Database for d in dependencies_of(cls).values()):
+            hosts.append(f"{name}/database")
+    acts = [act for name in workloads for act in _acts(find(name), Random(f"{seed}/acts/{name}"), seconds)]
+    end = seconds * 2 / 3 if mode == "liveness" else seconds
+    faults = draw(random, config.services, hosts, 0.0, end)
+    return Schedule(seed, seconds, tuple(sorted(acts, key=lambda act: act.at)), faults, mode)
+
+
+def _acts(workload: Workload, random: Random, seconds: float) -> list[Act]:
+    acts: list[Act] = []
+    at = random.expovariate(1 / workload.every)
+    while at < seconds:
+        acts.append(Act(round(at, 3), workload.name, len(acts)))
+        at += random.expovariate(1 / workload.every)
+    return acts
+
+
+def simulate(
+    target: str,
+    workloads: Sequence[str],
+    schedule: Schedule,
+    *,
+    trace: Callable[[str], object] | None = None,
+    sweep: int = 20_000,
+) -> Outcome:
+    """Play `schedule` on the system of `target`; every line of the log goes to `trace`."""
+    from ..runtime.config import load
+
+    load(target, {})  # its folder comes first on the path: the workloads lie there
+    played = [find(name) for name in workloads]
+    settings = {name: values for each in played for name, values in each.settings.items()}
+    with_settings: Any = settings or None
+    world = World(target, seed=schedule.seed, settings=with_settings, trace=trace, sweep=sweep)
+    try:
+        return _Simulation(world, played, schedule).play()
+    finally:
+        world.close()
+
+
+def replay(target: str, workloads: Sequence[str], schedule: Schedule) -> Outcome:
+    """`simulate`, for a test; raises AssertionError with the whole story when something broke."""
+    outcome = simulate(target, workloads, schedule)
+    if outcome.broken:
+        from .story import text
+
+        raise AssertionError(f"{outcome.broken}\n\n{text(outcome)}")
+    return outcome
+
+
+class _Simulation:
+    def __init__(self, world: World, workloads: Sequence[Workload], schedule: Schedule) -> None:
+        self._world = world
+        self._workloads = {each.name: each for each in workloads}
+        self._schedule = schedule
+        self._acts: Counter[str] = Counter()
+        self._open: dict[str, float] = {}  # acts that have begun and not ended -> when
+        self._wrong: list[str] = []
+
+    def play(self) -> Outcome:
+        world, schedule = self._world, self._schedule
+        broken = ""
+        for each in self._workloads.values():
+            for check in each.always:
+                world.invariant(check)
+        world.buggify(Random(f"{schedule.seed}/buggify"))
+        for act in schedule.acts:
+            world.at(act.at, self._begin, act)
+        for fault in schedule.faults:
+            world.at(fault.at, self._fault, fault)
+        try:
+            self._until(schedule.seconds)
+            if schedule.mode == "liveness":
+                self._settle()
+        except AssertionError as error:
+            broken = f"At {world.now:.3f} s: {error}"
+        counts = {**world.statistics(), "timers": world.timeline.fired}
+        return Outcome(
+            schedule, broken, world.log.digest(), tuple(world.log.events), world.now, dict(self._acts),
+            dict(sorted(world.points.items())), counts,
+        )
+
+    def _until(self, end: float) -> None:
+        world = self._world
+        while world.now < end:
+            world.advance(min(1.0, end - world.now))
+            self._look()
+
+    def _look(self) -> None:
+        world = self._world
+        if self._wrong:
+            raise AssertionError(self._wrong[0])
+        if world.failures:
+            raise AssertionError("A failure that nobody caught: " + world.failures[0].strip())
+        for (client, server), count in sorted(world.open_connections().items()):
+            if count > OPEN:
+                raise AssertionError(f"{client} keeps {count} connections to {server} open; expected {OPEN} at most.")
+
+    def _settle(self) -> None:
+        """All faults have ended: whatever was begun must end, and what must come true does."""
+        world = self._world
+        world.calm()
+        patience = max((each.settle for each in self._workloads.values()), default=60.0)
+        self._until(world.now + SLOWEST)
+        late = [f"{name}, begun at {at:.3f} s" for name, at in self._open.items()]
+        if late:
+            raise AssertionError(f"{SLOWEST:g} s after the last fault {late[0]} has not ended.")
+        stuck = world.calls_older_than(SLOWEST)
+        if stuck:
+            raise AssertionError(f"{SLOWEST:g} s after the last fault a call has not ended: {stuck[0]}.")
+        end = world.now + patience
+        for each in self._workloads.values():
+            for check in each.eventually:
+                while True:
+                    try:
+                        check(world)
+                        break
+                    except AssertionError as error:
+                        if world.now >= end:
+                            raise AssertionError(f"{patience:g} s after the last fault: {error}") from error
+                    self._until(world.now + 5.0)
+
+    def _begin(self, act: Act) -> None:
+        world, name = self._world, f"{act.name} #{act.number}"
+        random = Random(f"{self._schedule.seed}/act/{act.name}/{act.number}")
+        world.log.tell(Event(world.now, "outside", "act", name))
+        self._open[name] = world.now
+        running = world.driver.run(_played(self._workloads[act.name], world, random))
+        running.addBoth(self._end, name)
+
+    def _end(self, result: Any, name: str) -> None:
+        from twisted.python.failure import Failure
+
+        world = self._world
+        del self._open[name]
+        if not isinstance(result, Failure):
+            self._acts["done"] += 1
+            world.log.tell(Event(world.now, "outside", "done", name))
+            return
+        world.log.tell(Event(world.now, "outside", "failed", f"{name}: {result.type.__name__}: {result.getErrorMessage()}"))
+        if result.check(RopewalkError):
+            self._acts["refused"] += 1
+        else:
+            self._acts["broken"] += 1
+            self._wrong.append(f"{name} failed: {result.type.__name__}: {result.getErrorMessage()}")
+
+    def _fault(self, fault: Fault) -> None:
+        do(self._world, fault)
+
+
+async def _played(workload: Workload, world: World, random: Random) -> object:
+    return await workload.play(world, random)
+
+
+# -- the same again, in a fresh process
+
+
+def verify(target: str, workloads: Sequence[str], schedule: Schedule) -> str:
+    """Play `schedule` twice in fresh interpreters, unlike in all that must not matter; "" or the first difference."""
+    digests = [_elsewhere(target, workloads, schedule, number, None) for number in (1, 2)]
+    if digests[0] == digests[1]:
+        return ""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / str(number) for number in (1, 2)]
+        for number, path in enumerate(paths, 1):
+            _elsewhere(target, workloads, schedule, number, path)
+        with open(paths[0], encoding="utf-8") as first, open(paths[1], encoding="utf-8") as second:
+            for line, (one, other) in enumerate(zip(first, second, strict=False), 1):
+                if one != other:
+                    return f"line {line} of the log:\n  {one.rstrip()[:400]}\n  {other.rstrip()[:400]}"
+    return f"digests {digests[0]} and {digests[1]}, and one log is longer than the other"
+
+
+def _elsewhere(target: str, workloads: Sequence[str], schedule: Schedule, number: int, trace: Path | None) -> str:
+    command = [sys.executable, "-m", "ropewalk.testing.simulation", target, *workloads, "--sweep", str(7000 * number)]
+    if trace is not None:
+        command += ["--trace", str(trace)]
+    environment = {**os.environ, "PYTHONHASHSEED": str(schedule.seed * 2 + number)}
+    done = subprocess.run(  # noqa: S603
+        command, input=msgspec.json.encode(schedule), capture_output=True, env=environment, check=False
+    )
+    if done.returncode != 0:
+        return f"exit status {done.returncode}: {done.stderr.decode(errors='replace')[-2000:]}"
+    return msgspec.json.decode(done.stdout, type=Outcome).digest
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`target workload... [--sweep N] [--trace FILE]`: a Schedule as JSON on standard input, an Outcome on output."""
+    from argparse import ArgumentParser
+
+    parser = ArgumentParser("python -m ropewalk.testing.simulation", description=main.__doc__)
+    parser.add_argument("target")
+    parser.add_argument("workloads", nargs="+")
+    parser.add_argument("--sweep", type=int, default=20_000)
+    parser.add_argument("--trace")
+    given = parser.parse_args(arguments)
+    schedule = msgspec.json.decode(sys.stdin.buffer.read(), type=Schedule)
+    if given.trace is None:
+        outcome = simulate(given.target, given.workloads, schedule, sweep=given.sweep)
+    else:
+        with open(given.trace, "w", encoding="utf-8") as file:
+            outcome = simulate(
+                given.target, given.workloads, schedule, sweep=given.sweep, trace=lambda line: file.write(line + "\n")
+            )
+    sys.stdout.buffer.write(msgspec.json.encode(outcome))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
+
+

@@ -1,0 +1,253 @@
+"""The disks: each service's database on a host of its own, which its instances share over the network.
+
+A database is a real SQLite file with real tables, and a run of a transaction is the real one. Simulated are the way
+there and back, the time it takes, and what may go wrong: the host is down, the answer is lost after the commit, the
+transaction is aborted and runs again. Transactions are serial, as SQLite's are. A crash loses what was not committed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import sqlalchemy
+from sqlalchemy import event
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..errors import Unavailable
+from ..interfaces import IStore
+from ..memory.store import open_sqlite
+from ..store.database import Database, Transaction
+from .hosts import Host, Reactor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+PATIENCE = 5.0  # seconds an instance waits for its database, as the drivers do
+TAKES = (0.0002, 0.002)  # seconds of a transaction
+ABORTED = 0.02  # the share of transactions that meet a conflict, and run again
+
+
+class Stopped(BaseException):
+    """Raised in a transaction whose process has just been killed, so that it ends there; nobody gets to see it."""
+
+
+class DatabaseHost:
+    """What a database host serves: one file, one transaction after the other."""
+
+    def __init__(self, service: str, host: Host, folder: Path, world: Any) -> None:
+        self.service = service
+        self.host = host
+        self._path = folder / f"{service}.sqlite3"
+        self._world = world
+        self._database: Database | None = None
+        self._tables: sqlalchemy.MetaData | None = None
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._busy = False
+        self._running: tuple[Reactor, str, int] | None = None  # the instance, the function, statements so far
+        host.up = True
+
+    def open(self, tables: sqlalchemy.MetaData | None) -> Database:
+        """The database itself; missing `tables` are made."""
+        self._tables = tables if tables is not None else self._tables
+        if self._database is None:
+            # No power fails here but by our own hand, and that leaves what was committed.
+            self._database = open_sqlite(self.service, self._path, None, _never, synchronous="OFF")
+            engine = self._database._engine
+            event.listen(engine, "before_cursor_execute", self._before_statement)
+            event.listen(engine, "after_cursor_execute", self._after_statement)
+        if tables is not None:
+            tables.create_all(self._database._engine)
+        return self._database
+
+    def crash(self) -> None:
+        """What waits is lost, and so is what was not committed."""
+        self._waiting.clear()
+        self._busy = False
+        if self._database is not None:
+            self._database._engine.dispose()
+            self._database = None
+
+    def reopen(self, folder: Path | None = None) -> None:
+        """The file as it is on the disk; with `folder`, a copy of it that lies there."""
+        if folder is not None:
+            self._path = folder / self._path.name
+            self._database = None  # of another process: not even closed
+        self.open(self._tables)
+
+    def submit(self, transaction: Callable[[], None]) -> None:
+        """Run `transaction` when its turn comes."""
+        self._waiting.append(transaction)
+        self._next()
+
+    def _next(self) -> None:
+        if self._busy or not self._waiting:
+            return
+        self._busy = True
+        low, high = TAKES
+        transaction = self._waiting.popleft()
+        self.host.timeline.call_at(
+            self.host.timeline.now + low + (high - low) * self.host.random.random(), self.host.reactor,
+            self._run, (transaction,),
+        )
+
+    def _run(self, transaction: Callable[[], None]) -> None:
+        try:
+            transaction()
+        finally:
+            self._busy = False
+            self._next()
+
+    def transact(self, instance: Reactor, function: Callable[..., R], args: Any, kwargs: Any) -> R:
+        """The transaction, now; raises what it raises."""
+        database = self.open(None)
+        name = effect_of(function)
+        again = self.host.random.random() < ABORTED
+        before, self._world.current = self._world.current, instance
+        try:
+            if again:
+                self._running = (instance, name, 0)
+                with database._engine.begin() as connection:
+                    function(Transaction(connection), *args, **kwargs)
+                    connection.rollback()
+                self._world.fired("transaction run again")
+            self._running = (instance, name, 0)
+            result = database._transact(function, args, kwargs)
+        finally:
+            self._running = None
+            self._world.current = before
+        return result
+
+    def _before_statement(self, *_: Any) -> None:
+        if self._running is not None:
+            instance, name, count = self._running
+            self._running = instance, name, count + 1
+            self._world.moment(instance, f"before:{name}/{count + 1}")
+
+    def _after_statement(self, *_: Any) -> None:
+        if self._running is not None:
+            instance, name, count = self._running
+            self._world.moment(instance, f"after:{name}/{count}")
+
+
+class SimulatedDatabase(Database):
+    """A service's database as one of its instances has it."""
+
+    def __init__(self, reactor: Reactor, server: DatabaseHost, world: Any) -> None:
+        self.name = server.service
+        self._reactor = reactor
+        self._server = server
+        self._world = world
+
+    async def run(self, function: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """As Database; in virtual time."""
+        name = effect_of(function)
+        await self._world.reach(self._reactor, f"before:{name}")
+        answer: Deferred[R] = Deferred(lambda _: None)  # who cancels it hears nothing more; the transaction goes on
+        patience = self._reactor.callLater(PATIENCE, self._give_up, answer)
+        self._send(function, name, args, kwargs, answer)
+        try:
+            result = await answer
+        finally:
+            if patience.active():
+                patience.cancel()
+        await self._world.reach(self._reactor, f"after:{name}")
+        return result
+
+    def _send(
+        self, function: Callable[..., R], name: str, args: Any, kwargs: Mapping[str, Any], answer: Deferred[R]
+    ) -> None:
+        client, server = self._reactor.host, self._server.host
+
+        def come(outcome: Any) -> None:
+            if self._reactor.alive and not answer.called:
+                self._reactor.call(answer.callback, outcome)
+
+        def arrived() -> None:
+            if not server.powered:
+                return
+            if not server.up:
+                down = Unavailable(f"The database of {self.name} cannot be reached.")
+                down.ran = "no"
+                network.send(server, client, lambda: come(Failure(down)))
+                return
+            self._server.submit(transaction)
+
+        def transaction() -> None:
+            if not self._reactor.alive:
+                return  # its connection broke before it came to commit
+            self._world.moment(self._reactor, f"before:{name}/commit")
+            if not self._reactor.alive:
+                return
+            try:
+                outcome: Any = self._server.transact(self._reactor, function, args, kwargs)
+            except Stopped:
+                return
+            except Exception:
+                outcome = Failure()
+                self._world.tell(client, "rollback", f"{name}: {outcome.type.__name__}", server.name)
+            else:
+                self._world.tell(client, "commit", name, server.name)
+            self._world.moment(self._reactor, f"after:{name}/commit")
+            network.send(server, client, lambda: come(outcome))
+
+        network = client.network
+        network.send(client, server, arrived)
+
+    def _give_up(self, answer: Deferred[Any]) -> None:
+        if not answer.called:
+            answer.errback(Failure(Unavailable(f"The database of {self.name} does not answer.")))
+
+    def __repr__(self) -> str:
+        return f"<Database of {self.name} for {self._reactor.host.name}>"
+
+
+class LookingDatabase(Database):
+    """A service's database for looking: at once, whatever is down."""
+
+    def __init__(self, server: DatabaseHost) -> None:
+        self.name = server.service
+        self._server = server
+
+    async def run(self, function: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """As Database; takes no time."""
+        return self.peek(function, *args, **kwargs)
+
+    def peek(self, function: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """The same without waiting, for invariants."""
+        return self._server.open(None)._transact(function, args, kwargs)
+
+
+@implementer(IStore)
+class SimulatedStore:
+    """Opens, for one instance, the databases on their hosts."""
+
+    def __init__(self, reactor: Reactor, world: Any) -> None:
+        self._reactor = reactor
+        self._world = world
+
+    def open(self, service: str, tables: sqlalchemy.MetaData | None) -> Database:
+        """The database of `service`."""
+        server = self._world.database_host(service)
+        if not server.host.up:
+            raise Unavailable(f"The database of {service} cannot be reached.")
+        server.open(tables)
+        return SimulatedDatabase(self._reactor, server, self._world)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def effect_of(function: Any) -> str:
+    """The name of a function in moments and stories: "take"."""
+    while hasattr(function, "func"):
+        function = function.func
+    return str(getattr(function, "__name__", type(function).__name__)).strip("_<>") or "run"
+
+
+async def _never(_: Any) -> Any:
+    raise AssertionError("A simulated database is reached over its host.")

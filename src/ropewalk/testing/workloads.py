@@ -1,0 +1,72 @@
+"""What a simulated system is made to do, and what must hold meanwhile.
+
+    @workload(every=1.0, always=[no_room_twice], eventually=[nothing_stuck], settings={"users": {"time_cost": 1}})
+    async def book(world, random):
+        reservations = world.client(Reservations, subject="ann")
+        await reservations.book(...)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from importlib import import_module
+from random import Random
+from typing import Any
+
+from msgspec import Struct
+
+from ..errors import ConfigurationError
+
+Play = Callable[[Any, Random], Awaitable[object]]
+Check = Callable[[Any], object]
+
+
+class Workload(Struct, frozen=True):
+    """One kind of act, again and again."""
+
+    name: str
+    play: Play  # play(world, random): one act; an error of a sibling ends it, any other is a bug found
+    every: float = 1.0  # seconds between two acts, on average
+    always: tuple[Check, ...] = ()  # check(world) after every commit; raises AssertionError when broken
+    eventually: tuple[Check, ...] = ()  # check(world) that must hold some time after the faults have ended
+    settle: float = 180.0  # seconds of quiet within which that must be
+    settings: Mapping[str, Mapping[str, Any]] = {}  # by service, over the file's
+
+    async def __call__(self, world: Any, random: Random) -> object:
+        """One act."""
+        return await self.play(world, random)
+
+
+def workload(
+    *,
+    every: float = 1.0,
+    always: Sequence[Check] = (),
+    eventually: Sequence[Check] = (),
+    settle: float = 180.0,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Callable[[Play], Workload]:
+    """Make a workload of `async def act(world, random)`; the arguments as in `Workload`."""
+    if every <= 0:
+        raise ValueError(f"every: expected seconds above zero, got {every!r}.")
+
+    def made(play: Play) -> Workload:
+        name = str(getattr(play, "__name__", "act"))
+        return Workload(name, play, every, tuple(always), tuple(eventually), settle, settings or {})
+
+    return made
+
+
+def find(target: str) -> Workload:
+    """The workload `module:name`, an undecorated function with the defaults; raises ConfigurationError without one."""
+    module, colon, name = target.partition(":")
+    if not colon:
+        raise ConfigurationError(f"--workload {target}: expected module:function.")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"--workload {target}: {error}.") from error
+    if isinstance(found, Workload):
+        return found
+    if callable(found):
+        return Workload(name, found)
+    raise ConfigurationError(f"--workload {target}: expected an async function of (world, random), got {found!r}.")
