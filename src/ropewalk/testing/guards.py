@@ -63,8 +63,6 @@ class Guards:
         self._thread = threading.get_ident()
         self._up = False
         self._table = list(self._substitutes())
-        self._imported: list[tuple[Any, str, Any]] = []
-        self._modules = 0  # how many there were when that was collected
         self._datetime = _datetime_methods(self)
 
     @contextmanager
@@ -100,20 +98,11 @@ class Guards:
             )
         return True
 
-    def _imported_by_name(self) -> list[tuple[Any, str, Any]]:
+    def _imported_by_name(self) -> Iterator[tuple[Any, str, Any]]:
         """The same for whoever said `from time import time` before."""
-        if len(sys.modules) != self._modules:
-            self._modules = len(sys.modules)
-            real = {id(getattr(holder, name)): substitute for holder, name, substitute in self._table}
-            holders = {id(holder) for holder, _, _ in self._table}
-            self._imported = [
-                (module, name, real[id(value)])
-                for module in list(sys.modules.values())
-                if id(module) not in holders and not getattr(module, "__name__", "").startswith("ropewalk.testing")
-                for name, value in list(getattr(module, "__dict__", {}).items())
-                if id(value) in real
-            ]
-        return self._imported
+        substitutes = [substitute for _, _, substitute in self._table]
+        for module, name, index in _importers([(holder, name) for holder, name, _ in self._table]):
+            yield module, name, substitutes[index]
 
     def _substitutes(self) -> Iterator[tuple[Any, str, Any]]:
         """(holder, name, what stands there meanwhile)."""
@@ -181,6 +170,29 @@ class Guards:
             return real(*args, **kwargs)
 
         yield holder, name, substitute
+
+
+_looked_at: set[str] = set()
+_found: list[tuple[Any, str, int]] = []
+
+
+def _importers(guarded: list[tuple[Any, str]]) -> list[tuple[Any, str, int]]:
+    """(module, name, which of `guarded` it is) for every module that has one of them under a name of its own.
+
+    Looked for once in each module: that takes a few dozen milliseconds for all of a process's.
+    """
+    if len(_looked_at) < len(sys.modules):
+        which = {id(getattr(holder, name)): index for index, (holder, name) in enumerate(guarded)}
+        holders = {id(holder) for holder, _ in guarded}
+        for key, module in list(sys.modules.items()):
+            if key in _looked_at:
+                continue
+            _looked_at.add(key)
+            if id(module) in holders or key.startswith("ropewalk.testing"):
+                continue
+            names = list(getattr(module, "__dict__", {}).items())
+            _found.extend((module, name, which[id(value)]) for name, value in names if id(value) in which)
+    return _found
 
 
 class _Cooperators:

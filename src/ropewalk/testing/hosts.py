@@ -223,6 +223,7 @@ class Reactor:
         before, world.current = world.current, self
         try:
             protocol.dataReceived(data)
+            world.taken(self.host)
         except Exception:
             failure = Failure()
             world.failed(self.host, failure)

@@ -221,7 +221,7 @@ def _elsewhere(target: str, workloads: Sequence[str], schedule: Schedule, number
         command, input=msgspec.json.encode(schedule), capture_output=True, env=environment, check=False
     )
     if done.returncode != 0:
-        return f"exit status {done.returncode}: {done.stderr.decode(errors='replace')[-2000:]}"
+        raise RuntimeError(f"A simulation ended with exit status {done.returncode}: {done.stderr.decode(errors='replace')[-2000:]}")
     return msgspec.json.decode(done.stdout, type=Outcome).digest
 
 

@@ -7,6 +7,7 @@ transaction is aborted and runs again. Transactions are serial, as SQLite's are.
 
 from __future__ import annotations
 
+import shutil
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -45,7 +46,7 @@ class DatabaseHost:
         self._path = folder / f"{service}.sqlite3"
         self._world = world
         self._database: Database | None = None
-        self._tables: sqlalchemy.MetaData | None = None
+        self._parents: list[Database | None] = []
         self._waiting: deque[Callable[[], None]] = deque()
         self._busy = False
         self._running: tuple[Reactor, str, int] | None = None  # the instance, the function, statements so far
@@ -53,7 +54,6 @@ class DatabaseHost:
 
     def open(self, tables: sqlalchemy.MetaData | None) -> Database:
         """The database itself; missing `tables` are made."""
-        self._tables = tables if tables is not None else self._tables
         if self._database is None:
             # No power fails here but by our own hand, and that leaves what was committed.
             self._database = open_sqlite(self.service, self._path, None, _never, synchronous="OFF")
@@ -72,12 +72,18 @@ class DatabaseHost:
             self._database._engine.dispose()
             self._database = None
 
-    def reopen(self, folder: Path | None = None) -> None:
-        """The file as it is on the disk; with `folder`, a copy of it that lies there."""
-        if folder is not None:
-            self._path = folder / self._path.name
-            self._database = None  # of another process: not even closed
-        self.open(self._tables)
+    def reopen(self) -> None:
+        """The file as it is on the disk."""
+        self.open(None)
+
+    def move(self, folder: Path) -> None:
+        """Go on with a copy of the file in `folder`: in a fork of the process that has opened it."""
+        self._parents.append(self._database)  # not even closed: that would be done to the parent's file
+        self._database = None
+        for path in sorted(self._path.parent.glob(f"{self._path.name}*")):
+            shutil.copy(path, folder / path.name)
+        self._path = folder / self._path.name
+        self.open(None)
 
     def submit(self, transaction: Callable[[], None]) -> None:
         """Run `transaction` when its turn comes."""

@@ -282,6 +282,11 @@ class World:
             host.drift(1.0)
         self.restart()
 
+    def move(self, folder: Path) -> None:
+        """In a fork of this process: keep the databases in `folder` from now on, as they are."""
+        for server in self._databases.values():
+            server.move(folder)
+
     def buggify(self, random: Random) -> None:
         """Choose which of the points in the product's code may fire, as they come."""
         self._buggify = random
@@ -371,6 +376,11 @@ class World:
         self.log.bytes(self.timeline.now, host.index, data)
         if self.moments is not None or self._armed:
             self.moment(host.reactor, "before:frame")
+
+    def taken(self, host: Host) -> None:
+        """A host has taken the bytes that came."""
+        if self.moments is not None or self._armed:
+            self.moment(host.reactor, "after:frame")
 
     def failed(self, host: Host, failure: Failure) -> None:
         """Code of a host has raised where nobody catches it."""
