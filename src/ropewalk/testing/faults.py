@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
+from .moments import ANY
+from .network import Link
 from .values import Fault
 
 EVERY = 15.0  # seconds between the beginnings of two faults, on average
@@ -130,18 +132,17 @@ KINDS: dict[str, Drawing] = {
 
 DOING: dict[str, Callable[[Any, list[str], float], object]] = {
     "crash": lambda world, targets, value: world.crash(targets[0]),
-    "crash-at-moment": lambda world, targets, value: world.crash(targets[0], at="any moment", nth=int(value)),
+    "crash-at-moment": lambda world, targets, value: world.crash(targets[0], at=ANY, nth=int(value)),
     "power": lambda world, targets, value: world.crash(targets[0], power=True),
     "restart": lambda world, targets, value: world.restart(targets[0]),
     "partition": lambda world, targets, value: world.partition(*targets),
     "partition-one-way": lambda world, targets, value: world.partition(*targets, one_way=True),
     "heal": lambda world, targets, value: world.heal(*targets),
     "reset": lambda world, targets, value: world.reset(*targets),
-    "slow": lambda world, targets, value: world.link(*targets, latency=(value, 2 * value) if value else USUAL),
+    "slow": lambda world, targets, value: world.link(*targets, latency=(value, 2 * value) if value else Link().latency),
     "lossy": lambda world, targets, value: world.link(*targets, loss=value),
     "pause": lambda world, targets, value: world.pause(targets[0]),
     "resume": lambda world, targets, value: world.resume(targets[0]),
     "jump": lambda world, targets, value: world.jump(targets[0], value),
     "drift": lambda world, targets, value: world.drift(targets[0], value),
 }
-USUAL = (0.0002, 0.001)

@@ -121,7 +121,9 @@ class Guards:
             yield from self._answered(time, name, "time", lambda _=None: asctime(gmtime(wall())), given=1)
         yield from self._answered(time, "strftime", "time", lambda form: strftime(form, gmtime(wall())), given=2)
         yield from self._refused(time, "sleep", "sleep")
-        for name in "random uniform randint randrange choice choices shuffle sample getrandbits randbytes gauss".split():
+        for (
+            name
+        ) in "random uniform randint randrange choice choices shuffle sample getrandbits randbytes gauss".split():
             yield from self._answered(random, name, "chance", getattr(chance, name))
         yield from self._answered(random, "_urandom", "chance", chance.randbytes)
         yield from self._answered(os, "urandom", "chance", chance.randbytes)

@@ -23,7 +23,8 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from .network import Connector, Network, Port
+from .network import Network
+from .tcp import Connector, Port
 from .timeline import Timeline, Timer
 
 FIRST_PORT = 40000  # of outgoing connections
@@ -137,9 +138,7 @@ class Reactor:
             listening.startListening()
         return listening
 
-    def connectTCP(
-        self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None
-    ) -> Connector:
+    def connectTCP(self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None) -> Connector:
         """Connect to an address of the simulated network."""
         connector = Connector(self.host.network, self, self.nameResolver.address(host), port, factory, timeout)
         if self.alive:
@@ -148,7 +147,7 @@ class Reactor:
 
     # -- IReactorThreads: what is meant for a thread runs here, a little later
 
-    def getThreadPool(self) -> Threads:
+    def getThreadPool(self) -> Threads:  # type: ignore[override]  # as much of one as is used
         """What stands for the thread pool."""
         return self._pool
 
@@ -195,7 +194,13 @@ class Reactor:
         """The process ends itself."""
         self.host.world.crash(self.host.name)
 
-    crash = iterate = run
+    def crash(self) -> None:
+        """As `stop`."""
+        self.stop()
+
+    def iterate(self, delay: float = 0) -> None:
+        """The World runs it."""
+        self.run()
 
     def installNameResolver(self, resolver: Any) -> Any:
         """As IReactorPluggableNameResolver."""
@@ -251,7 +256,7 @@ class _Resolution:
 
 @implementer(IHostnameResolver)
 class Names:
-    """The names of the hosts: their own ("payments/1"), that of a service for its first instance, and addresses."""
+    """The names of the hosts: their own ("payments/1"), that of a service for an instance that is up, and addresses."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -261,11 +266,15 @@ class Names:
         if name in ("localhost", "127.0.0.1"):
             return self._host.address
         hosts = self._host.world.hosts
-        found = hosts.get(name) or hosts.get(f"{name}/1")
-        return found.address if found is not None else name
+        named = [hosts[name]] if name in hosts else self._host.world.instances_of(name)
+        return next((host.address for host in named if host.up), named[0].address if named else name)
 
     def resolveHostName(
-        self, resolutionReceiver: Any, hostName: str, portNumber: int = 0, addressTypes: Any = None,
+        self,
+        resolutionReceiver: Any,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Any = None,
         transportSemantics: str = "TCP",
     ) -> Any:
         """As IHostnameResolver."""

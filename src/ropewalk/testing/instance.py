@@ -11,19 +11,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
+from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
 
+from ..discovery.resolve import Resolve
 from ..errors import RopewalkError, Unavailable
 from ..handler import Handler, compose
+from ..http.sibling_agent import SiblingAgent
 from ..memory.connection import LocalConnection
 from ..message import ANONYMOUS, Principal, Request, Response
-from ..discovery.resolve import Resolve
 from ..operation import Operation
 from ..runtime.config import Config
 from ..runtime.placement import Placement
 from ..runtime.process import Process
-from ..runtime.workers import Workers
 from ..runtime.stacks import client_stack
+from ..runtime.workers import Workers
 from ..service import Contract, Service, client_of, describe
 from ..telemetry.metrics import Calls
 from .hosts import Reactor
@@ -63,7 +65,7 @@ class Instance(Process):
         return super()._server_stack(name, done, **options)  # what calls there were, `Told` says
 
     def _innermost(self, service: Service) -> Handler:
-        return compose([Moments(self._simulated, self._world)], super()._innermost(service))
+        return compose([AtMoments(self._simulated, self._world)], super()._innermost(service))
 
     def _connection(self, caller: str, callee: str, contract: type[Contract]) -> Handler:
         told = Told(self._simulated, self._world, callee)
@@ -85,7 +87,7 @@ class Instance(Process):
         return self._servers[service]
 
 
-class Moments:
+class AtMoments:
     """The filter around the method itself: the moments before and after an operation runs here."""
 
     def __init__(self, reactor: Reactor, world: Any) -> None:
@@ -94,9 +96,9 @@ class Moments:
 
     async def __call__(self, request: Request, handler: Handler) -> Response:
         name = cast(Operation, request.operation).name
-        await self._world.reach(self._reactor, f"before:{name}")
+        await self._world.moments.reach(self._reactor, f"before:{name}")
         response = await handler(request)
-        await self._world.reach(self._reactor, f"after:{name}")
+        await self._world.moments.reach(self._reactor, f"after:{name}")
         return response
 
 
@@ -110,7 +112,7 @@ class Told:
 
     async def __call__(self, request: Request, handler: Handler) -> Response:
         operation, host = cast(Operation, request.operation), self._reactor.host
-        await self._world.reach(self._reactor, f"before:{operation.name}")
+        await self._world.moments.reach(self._reactor, f"before:{operation.name}")
         self._world.tell(host, "call", operation.id, self._callee)
         call = object()
         self._world.calls[call] = (host.name, operation.id, self._world.now)
@@ -125,7 +127,7 @@ class Told:
         finally:
             self._world.calls.pop(call, None)
         self._world.tell(host, "answer", operation.id, self._callee)
-        await self._world.reach(self._reactor, f"after:{operation.name}")
+        await self._world.moments.reach(self._reactor, f"after:{operation.name}")
         return response
 
 
@@ -163,7 +165,7 @@ class Direct:
             moved = request.replace(context=_moved(request.context, client.seconds(), server.seconds()))
             running = reactor.call(process.driver.run, connection(moved))
             theirs.append(running)
-            self._world.direct[answer] = (reactor, client, come, self._unreachable)
+            self._world.direct[answer] = (reactor, client, lambda: come(_failure(self._unreachable("maybe"))))
 
             def done(outcome: Any) -> None:
                 self._world.direct.pop(answer, None)
@@ -240,11 +242,12 @@ class SimulatedWorkers(Workers):
             self._running -= 1
 
 
-
-
-
 class SimulatedClient(Instance):
     """The caller outside: no service of its own, and a client of every one."""
+
+    def http(self) -> HTTPClient:
+        """A treq client that knows the siblings."""
+        return HTTPClient(SiblingAgent(self._agent, self._address, self.clock.seconds))
 
     def client(self, contract: type[Contract], principal: Principal) -> Any:
         """A client of `contract` whose calls are on behalf of `principal`."""

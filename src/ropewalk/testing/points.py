@@ -13,6 +13,8 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -21,7 +23,8 @@ import msgspec
 from msgspec import Struct
 
 from ..errors import RopewalkError
-from .world import ANY, World
+from .moments import ANY
+from .world import World
 
 DOWN = 0.5  # seconds between the crash and the restart
 
@@ -48,11 +51,11 @@ def points(world: World, act: Callable[[World], Awaitable[object]]) -> list[Poin
     """Every moment of `act(world)`, in order; `world` itself stays as it is."""
 
     def listen(copy: World) -> list[Point]:
-        copy.moments = []
+        copy.moments.heard = []
         _played(copy, act)
         seen: Counter[tuple[str, str]] = Counter()
         found = []
-        for host, moment in copy.moments:
+        for host, moment in copy.moments.heard:
             if host == "outside":
                 continue
             seen[host, moment] += 1
@@ -80,7 +83,8 @@ def crash_points(
     try:
         for point in found + [msgspec.structs.replace(point, again=True) for point in found] * again:
             began = perf_counter()
-            broken, digest = _in_a_copy(world, lambda copy, point=point: _crashed(copy, act, point, eventually, settle))
+            crashed = partial(_crashed, act=act, point=point, eventually=eventually, settle=settle)
+            broken, digest = _in_a_copy(world, crashed)
             yield Survival(point, broken, digest, perf_counter() - began)
     finally:
         gc.unfreeze()
@@ -139,10 +143,8 @@ def _played(world: World, act: Any) -> None:
 
 
 async def _forgiving(act: Any, world: World) -> None:
-    try:
+    with suppress(RopewalkError):  # that it was told is what matters
         await act(world)
-    except RopewalkError:
-        pass  # that it was told is what matters
 
 
 def _in_a_copy(world: World, function: Callable[[World], Any]) -> Any:
@@ -172,5 +174,3 @@ def _in_a_copy(world: World, function: Callable[[World], Any]) -> Any:
     if "failed" in said:
         raise RuntimeError(f"A copy of the world failed:\n{said['failed']}")
     return said["answer"]
-
-

@@ -1,4 +1,4 @@
-"""One seed: what is to happen is drawn, played, and judged. `python -m ropewalk.testing.simulation` plays one for others.
+"""One seed: what is to happen is drawn, played, and judged. As a program it plays one schedule for another process.
 
 A simulation breaks when an invariant does, when an act fails otherwise than by an error of a sibling, when something
 fails that nobody catches, and, in liveness mode, when something has not ended or come true long after the last fault.
@@ -19,12 +19,11 @@ from typing import Any
 import msgspec
 
 from ..errors import RopewalkError
-from ..runtime.inject import dependencies_of
-from ..store import Database
+from .configured import keeps_data
 from .faults import do, draw
 from .values import Act, Event, Fault, Outcome, Schedule
 from .workloads import Workload, find
-from .world import World
+from .world import World, described
 
 SLOWEST = 60.0  # seconds within which, without faults, every call and every act has ended
 OPEN = 48  # connections from one host to another: a pool that keeps its own stays far below
@@ -40,7 +39,7 @@ def plan(target: str, workloads: Sequence[str], seed: int, seconds: float, mode:
     for name in config.services:
         hosts += [f"{name}/1", f"{name}/2"]
         cls = config.service_class(name)
-        if getattr(cls, "tables", None) is not None or any(d[0] is Database for d in dependencies_of(cls).values()):
+        if keeps_data(cls):
             hosts.append(f"{name}/database")
     acts = [act for name in workloads for act in _acts(find(name), Random(f"{seed}/acts/{name}"), seconds)]
     end = seconds * 2 / 3 if mode == "liveness" else seconds
@@ -117,8 +116,14 @@ class _Simulation:
             broken = f"At {world.now:.3f} s: {error}"
         counts = {**world.statistics(), "timers": world.timeline.fired}
         return Outcome(
-            schedule, broken, world.log.digest(), tuple(world.log.events), world.now, dict(self._acts),
-            dict(sorted(world.points.items())), counts,
+            schedule,
+            broken,
+            world.log.digest(),
+            tuple(world.log.events),
+            world.now,
+            dict(self._acts),
+            dict(sorted(world.points.items())),
+            counts,
         )
 
     def _until(self, end: float) -> None:
@@ -178,12 +183,12 @@ class _Simulation:
             self._acts["done"] += 1
             world.log.tell(Event(world.now, "outside", "done", name))
             return
-        world.log.tell(Event(world.now, "outside", "failed", f"{name}: {result.type.__name__}: {result.getErrorMessage()}"))
+        world.log.tell(Event(world.now, "outside", "failed", f"{name}: {described(result)}"))
         if result.check(RopewalkError):
             self._acts["refused"] += 1
         else:
             self._acts["broken"] += 1
-            self._wrong.append(f"{name} failed: {result.type.__name__}: {result.getErrorMessage()}")
+            self._wrong.append(f"{name} failed: {described(result)}")
 
     def _fault(self, fault: Fault) -> None:
         do(self._world, fault)
@@ -217,11 +222,13 @@ def _elsewhere(target: str, workloads: Sequence[str], schedule: Schedule, number
     if trace is not None:
         command += ["--trace", str(trace)]
     environment = {**os.environ, "PYTHONHASHSEED": str(schedule.seed * 2 + number)}
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         command, input=msgspec.json.encode(schedule), capture_output=True, env=environment, check=False
     )
     if done.returncode != 0:
-        raise RuntimeError(f"A simulation ended with exit status {done.returncode}: {done.stderr.decode(errors='replace')[-2000:]}")
+        raise RuntimeError(
+            f"A simulation ended with exit status {done.returncode}: {done.stderr.decode(errors='replace')[-2000:]}"
+        )
     return msgspec.json.decode(done.stdout, type=Outcome).digest
 
 
@@ -248,5 +255,3 @@ def main(arguments: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1:])
-
-

@@ -24,6 +24,7 @@ from ..interfaces import IStore
 from ..memory.store import open_sqlite
 from ..store.database import Database, Transaction
 from .hosts import Host, Reactor
+from .moments import Stopped
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,10 +32,6 @@ R = TypeVar("R")
 PATIENCE = 5.0  # seconds an instance waits for its database, as the drivers do
 TAKES = (0.0002, 0.002)  # seconds of a transaction
 ABORTED = 0.02  # the share of transactions that meet a conflict, and run again
-
-
-class Stopped(BaseException):
-    """Raised in a transaction whose process has just been killed, so that it ends there; nobody gets to see it."""
 
 
 class DatabaseHost:
@@ -58,6 +55,8 @@ class DatabaseHost:
             # No power fails here but by our own hand, and that leaves what was committed.
             self._database = open_sqlite(self.service, self._path, None, _never, synchronous="OFF")
             engine = self._database._engine
+            with engine.connect() as connection:  # the only one there is
+                self._connection: Any = connection.connection.dbapi_connection
             event.listen(engine, "before_cursor_execute", self._before_statement)
             event.listen(engine, "after_cursor_execute", self._after_statement)
         if tables is not None:
@@ -97,8 +96,10 @@ class DatabaseHost:
         low, high = TAKES
         transaction = self._waiting.popleft()
         self.host.timeline.call_at(
-            self.host.timeline.now + low + (high - low) * self.host.random.random(), self.host.reactor,
-            self._run, (transaction,),
+            self.host.timeline.now + low + (high - low) * self.host.random.random(),
+            self.host.reactor,
+            self._run,
+            (transaction,),
         )
 
     def _run(self, transaction: Callable[[], None]) -> None:
@@ -122,7 +123,10 @@ class DatabaseHost:
                     connection.rollback()
                 self._world.fired("transaction run again")
             self._running = (instance, name, 0)
+            changes = self._connection.total_changes
             result = database._transact(function, args, kwargs)
+            if self._connection.total_changes != changes:
+                self._world.changed()
         finally:
             self._running = None
             self._world.current = before
@@ -132,12 +136,12 @@ class DatabaseHost:
         if self._running is not None:
             instance, name, count = self._running
             self._running = instance, name, count + 1
-            self._world.moment(instance, f"before:{name}/{count + 1}")
+            self._world.moments.now(instance, f"before:{name}/{count + 1}")
 
     def _after_statement(self, *_: Any) -> None:
         if self._running is not None:
             instance, name, count = self._running
-            self._world.moment(instance, f"after:{name}/{count}")
+            self._world.moments.now(instance, f"after:{name}/{count}")
 
 
 class SimulatedDatabase(Database):
@@ -152,7 +156,7 @@ class SimulatedDatabase(Database):
     async def run(self, function: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """As Database; in virtual time."""
         name = effect_of(function)
-        await self._world.reach(self._reactor, f"before:{name}")
+        await self._world.moments.reach(self._reactor, f"before:{name}")
         answer: Deferred[R] = Deferred(lambda _: None)  # who cancels it hears nothing more; the transaction goes on
         patience = self._reactor.callLater(PATIENCE, self._give_up, answer)
         self._send(function, name, args, kwargs, answer)
@@ -161,7 +165,7 @@ class SimulatedDatabase(Database):
         finally:
             if patience.active():
                 patience.cancel()
-        await self._world.reach(self._reactor, f"after:{name}")
+        await self._world.moments.reach(self._reactor, f"after:{name}")
         return result
 
     def _send(
@@ -186,7 +190,7 @@ class SimulatedDatabase(Database):
         def transaction() -> None:
             if not self._reactor.alive:
                 return  # its connection broke before it came to commit
-            self._world.moment(self._reactor, f"before:{name}/commit")
+            self._world.moments.now(self._reactor, f"before:{name}/commit")
             if not self._reactor.alive:
                 return
             try:
@@ -198,7 +202,7 @@ class SimulatedDatabase(Database):
                 self._world.tell(client, "rollback", f"{name}: {outcome.type.__name__}", server.name)
             else:
                 self._world.tell(client, "commit", name, server.name)
-            self._world.moment(self._reactor, f"after:{name}/commit")
+            self._world.moments.now(self._reactor, f"after:{name}/commit")
             network.send(server, client, lambda: come(outcome))
 
         network = client.network

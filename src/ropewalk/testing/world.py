@@ -19,9 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Cooperator
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
@@ -30,16 +29,16 @@ from ..buggify import deciding
 from ..driver import Driver
 from ..errors import ConfigurationError
 from ..message import Principal
-from ..runtime.config import Config, SystemFile, load
 from ..runtime.placement import Place, Placement
-from ..service import Contract, Service, describe
-from ..store import Database
+from ..service import Contract, Service
+from .configured import configured, keeps_data, packages_of, port_of
 from .guards import Guards
 from .hosts import Host, Reactor
 from .instance import Instance, SimulatedClient
 from .log import Log
+from .moments import Moments, Stopped
 from .network import Network
-from .store import DatabaseHost, LookingDatabase, Stopped
+from .store import DatabaseHost, LookingDatabase
 from .timeline import Timeline
 from .values import Event
 
@@ -48,7 +47,6 @@ T = TypeVar("T")
 BEGINS = 1_777_626_000.0  # what the wall clocks show at first: 2026-05-01T09:00:00Z
 FIRST_PORT = 8000
 OUTSIDE = "outside"
-ANY = "any moment"
 SWEEP = 20_000  # turns between two collections of garbage, so that they come at the same moments in every run
 
 
@@ -89,17 +87,16 @@ class World:
         self.crashes: Counter[str] = Counter()
         self.points: Counter[str] = Counter()  # what fired: faults that nobody ordered, buggify points
         self.buggified: dict[str, float] = {}  # point -> how likely it fires
-        self.moments: list[tuple[str, str]] | None = None  # (host, moment), when somebody wants to know
+        self.moments = Moments(self._kill_at)
         self.calls: dict[object, tuple[str, str, float]] = {}  # under way: (host, operation, since when)
         self._buggify: Random | None = None
         self.direct: dict[Any, Any] = {}  # calls under way that are made without bytes
-        self._armed: list[tuple[str, str, int, bool]] = []
         self._invariants: list[Callable[[World], object]] = []
         self._checked = 0
         self._sweep = sweep
         self._context = contextvars.Context()
         self._folder = tempfile.TemporaryDirectory(prefix="ropewalk-world-")
-        self._config = _configured(system, settings or {})
+        self._config = configured(system, settings or {})
         self._classes = {name: self._config.service_class(name) for name in self._config.services}
         self._chances: dict[str, Random] = {}
         self._cooperators: dict[Any, Cooperator] = {}
@@ -111,14 +108,20 @@ class World:
             for number in range(1, instances + 1):
                 self._host(f"{name}/{number}")
         for name, cls in self._classes.items():
-            if getattr(cls, "tables", None) is not None or _keeps_data(cls):
+            if keeps_data(cls):
                 host = self._host(f"{name}/database")
                 self._databases[name] = DatabaseHost(name, host, Path(self._folder.name), self)
-        self._guards = Guards(_packages(self._classes.values()), self._wall_here, self._monotonic_here,
-                              self.chance("third parties"), self._cooperator)
+        self._guards = Guards(
+            packages_of(self._classes.values()),
+            self._wall_here,
+            self._monotonic_here,
+            self.chance("third parties"),
+            self._cooperator,
+        )
         self.driver = Driver.of(outside.reactor)
-        self._outside = SimulatedClient(self._config, self._placement(OUTSIDE), outside.reactor, self,
-                                        Path(self._folder.name))
+        self._outside = SimulatedClient(
+            self._config, self._placement(OUTSIDE), outside.reactor, self, Path(self._folder.name)
+        )
         for name in self._instances():
             self._start(name)
         self.until(self._begun)
@@ -137,6 +140,11 @@ class World:
     def client(self, contract: type[Contract], subject: str | None = None, scopes: Iterable[str] = ()) -> Any:
         """The sibling as any caller has it, on behalf of nobody or of `subject`. A call of it has begun when made."""
         return self._outside.client(contract, Principal(None, subject, frozenset(scopes)))
+
+    @property
+    def http(self) -> Any:
+        """A treq HTTPClient outside: `sibling://payments/...`, and `http://booking-ui:8080/` for a public listener."""
+        return _Guarded(self, self._outside.http())
 
     def run(self, awaitable: Awaitable[T], timeout: float = 3600.0) -> T:
         """Drive until `awaitable` is done; what it returns, or raises. Raises Stuck after `timeout` virtual seconds."""
@@ -200,7 +208,7 @@ class World:
         """
         hosts = self._named(name)
         if at is not None:
-            self._armed.append((name, at if at == ANY else _moment(at), nth, power))
+            self.moments.arm(hosts, at, nth, power)
             return
         for host in hosts:
             if host.up:
@@ -274,7 +282,7 @@ class World:
 
     def calm(self) -> None:
         """All faults end: links are as usual, clocks right, everything runs."""
-        self._armed.clear()
+        self.moments.disarm()
         self.network.usual()
         self.resume()
         for host in self.hosts.values():
@@ -336,8 +344,8 @@ class World:
         return taken
 
     def __repr__(self) -> str:
-        down = [host.name for host in self.hosts.values() if not host.up]
-        return f"<World of {', '.join(self._classes)}, seed {self.seed}, at {self.now:.3f} s{', down: ' if down else ''}{', '.join(down)}>"
+        down = ", ".join(host.name for host in self.hosts.values() if not host.up) or "nothing"
+        return f"<World of {', '.join(self._classes)}, seed {self.seed}, at {self.now:.3f} s, down: {down}>"
 
     # -- for the modules of this room
 
@@ -355,7 +363,8 @@ class World:
         """The host of an instance's URL."""
         from urllib.parse import urlsplit
 
-        return self.network.hosts[str(urlsplit(url).hostname)]
+        host: Host = self.network.hosts[str(urlsplit(url).hostname)]
+        return host
 
     def database_host(self, service: str) -> DatabaseHost:
         """Raises KeyError's like for a service that keeps no data."""
@@ -365,46 +374,38 @@ class World:
             )
         return self._databases[service]
 
+    def instances_of(self, service: str) -> list[Host]:
+        """The hosts of a service's instances, in order."""
+        return [self.hosts[name] for name in self._instances() if name.rpartition("/")[0] == service]
+
     def tell(self, host: Host, kind: str, text: str, peer: str = "") -> None:
         """Something that people read."""
         self.log.tell(Event(self.timeline.now, host.name, kind, text, peer))
-        if kind == "commit":
-            self._unchecked = True
 
     def delivered(self, host: Host, data: bytes) -> None:
         """Bytes have come to a host."""
         self.log.bytes(self.timeline.now, host.index, data)
-        if self.moments is not None or self._armed:
-            self.moment(host.reactor, "before:frame")
+        self.moments.now(host.reactor, "before:frame")
 
     def taken(self, host: Host) -> None:
         """A host has taken the bytes that came."""
-        if self.moments is not None or self._armed:
-            self.moment(host.reactor, "after:frame")
+        self.moments.now(host.reactor, "after:frame")
 
     def failed(self, host: Host, failure: Failure) -> None:
         """Code of a host has raised where nobody catches it."""
         if isinstance(failure.value, Stopped):
             return
-        text = f"{host.name} at {self.now:.6f} s: {failure.type.__name__}: {failure.getErrorMessage()}"
+        text = f"{host.name} at {self.now:.6f} s: {described(failure)}"
         self.failures.append(text + "\n" + failure.getTraceback(elideFrameworkCode=True))
-        self.log.tell(Event(self.timeline.now, host.name, "failed", f"{failure.type.__name__}: {failure.getErrorMessage()}"))
+        self.log.tell(Event(self.timeline.now, host.name, "failed", described(failure)))
+
+    def changed(self) -> None:
+        """Something was committed: what must always hold is looked at after this turn."""
+        self._unchecked = True
 
     def fired(self, point: str) -> None:
         """Something improbable has happened."""
         self.points[point] += 1
-
-    def moment(self, reactor: Reactor, name: str) -> None:
-        """A named moment of a host, in plain code; raises Stopped when it is to die there."""
-        if self._dies(reactor, name):
-            raise Stopped(name)
-
-    async def reach(self, reactor: Reactor, name: str) -> None:
-        """A named moment of a host, in a coroutine; never returns when it is to die there."""
-        if self._dies(reactor, name):
-            nothing: Deferred[None] = Deferred(lambda _: None)
-            reactor.keep(nothing)
-            await nothing
 
     # -- driving
 
@@ -414,7 +415,9 @@ class World:
             while not predicate():
                 if not self._turn(end):
                     self.timeline.now = max(self.timeline.now, end)
-                    raise Stuck(f"{what}: not within {timeout:g} virtual seconds, at {self.now:.3f} s.\n{self._recent()}")
+                    raise Stuck(
+                        f"{what}: not within {timeout:g} virtual seconds, at {self.now:.3f} s.\n{self._recent()}"
+                    )
         self._check()
 
     def _turn(self, until: float) -> bool:
@@ -472,14 +475,14 @@ class World:
     def _driving(self) -> Iterator[None]:
         if self._closed:
             raise RuntimeError("This World is closed.")
-        collecting = gc.isenabled()
+        collecting, hear = gc.isenabled(), cast(Any, self._hear)
         gc.disable()
-        globalLogPublisher.addObserver(self._hear)
+        globalLogPublisher.addObserver(hear)
         try:
             with self._guards.up(), deciding(self._improbable):
                 yield
         finally:
-            globalLogPublisher.removeObserver(self._hear)
+            globalLogPublisher.removeObserver(hear)
             if collecting:
                 gc.enable()
 
@@ -523,37 +526,27 @@ class World:
 
     def _kill(self, host: Host, *, power: bool = False) -> None:
         self.crashes[host.name] += 1
-        self.log.tell(Event(self.timeline.now, host.name, "crashed", f"{'power failure of' if power else 'crash'} {host.name}"))
+        self.log.tell(
+            Event(self.timeline.now, host.name, "crashed", f"{'power failure of' if power else 'crash'} {host.name}")
+        )
         host.past.append(host.reactor)
         host.die(power=power)
         if host.name.endswith("/database"):
             self._databases[host.name.rpartition("/")[0]].crash()
-        for answer, (reactor, client, come, error) in list(self.direct.items()):
+        for answer, (reactor, client, broken_off) in list(self.direct.items()):
             if reactor is host.past[-1]:
                 del self.direct[answer]
-                self.network.send(host, client, lambda come=come, error=error: come(Failure(error("maybe"))))
+                self.network.send(host, client, broken_off)
 
-    def _dies(self, reactor: Reactor, name: str) -> bool:
-        if not reactor.alive:
-            return True
-        if self.moments is not None:
-            self.moments.append((reactor.host.name, name))
-        for index, (target, moment, nth, power) in enumerate(self._armed):
-            if moment in (name, ANY) and reactor.host in self._named(target):
-                if nth > 1:
-                    self._armed[index] = (target, moment, nth - 1, power)
-                    continue
-                del self._armed[index]
-                self.log.tell(Event(self.timeline.now, reactor.host.name, "fault", f"crash {reactor.host.name} {name}"))
-                self._kill(reactor.host, power=power)
-                return True
-        return False
+    def _kill_at(self, host: Host, moment: str, power: bool) -> None:
+        self.tell(host, "fault", f"crash {host.name} {moment}")
+        self._kill(host, power=power)
 
     def _named(self, name: str) -> list[Host]:
         """The hosts a name means; raises ValueError for one that means none."""
         if name in self.hosts:
             return [self.hosts[name]]
-        found = [self.hosts[each] for each in self._instances() if each.rpartition("/")[0] == name]
+        found = self.instances_of(name)
         if not found:
             raise ValueError(f"There is no {name!r} in this world; there are: {', '.join(self.hosts)}.")
         return found
@@ -578,15 +571,14 @@ class World:
         places = {}
         for index, name in enumerate(self._classes):
             port = FIRST_PORT + index
-            addresses = [self.hosts[each].address for each in self._instances() if each.rpartition("/")[0] == name]
-            urls = tuple(f"http://{address}:{port}" for address in addresses)
+            urls = tuple(f"http://{instance.address}:{port}" for instance in self.instances_of(name))
             public = self._config.file.public.get(name)
             places[name] = Place(
                 name,
                 host if name == mine else "elsewhere",
                 f"tcp:{port}:interface={self.hosts[host].address}",
                 urls,
-                f"tcp:{_port(public)}:interface={self.hosts[host].address}" if public else None,
+                f"tcp:{port_of(public)}:interface={self.hosts[host].address}" if public else None,
             )
         return Placement(places, {host: 1})
 
@@ -608,55 +600,27 @@ class World:
         return self._cooperators[reactor]
 
 
-def _configured(system: str | Path | Sequence[type[Service]], settings: Mapping[str, Mapping[str, Any]]) -> Config:
-    secret = {"system": {"secret": "the secret of a simulated world"}, "settings": {n: dict(v) for n, v in settings.items()}}
-    if isinstance(system, (str, Path)):
-        return load(str(system), {}, secret)
-    classes = {describe(cls).name: cls for cls in system}
-    if len(classes) != len(system):
-        raise ConfigurationError("Two of these services have one name.")
-    services = {name: f"{_module(cls)}:{cls.__name__}" for name, cls in classes.items()}
-    file = SystemFile(services=services, **secret)
-    return _Given(file=file, target="", folder=Path.cwd(), origins={}, environment={}, classes=classes)
+class _Guarded:
+    """A client whose calls begin as in a simulation, though it is a test that makes them."""
+
+    def __init__(self, world: World, client: Any) -> None:
+        self._world = world
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self._world._driving():
+                return method(*args, **kwargs)
+
+        return call
 
 
-class _Given(Config):
-    """A configuration of classes that are at hand."""
-
-    classes: dict[str, Any]
-
-    def service_class(self, name: str) -> type[Service]:
-        """The class of a service."""
-        return self.classes[name]  # type: ignore[no-any-return]
-
-
-def _module(cls: type) -> str:
-    return ".".join(part if part.isidentifier() else "_" for part in cls.__module__.split("."))
-
-
-def _packages(classes: Iterable[type]) -> frozenset[str]:
-    return frozenset({"ropewalk", *(cls.__module__.partition(".")[0] for cls in classes)})
-
-
-def _keeps_data(cls: type[Service]) -> bool:
-    from ..runtime.inject import dependencies_of
-
-    return any(hint is Database for hint, _, _ in dependencies_of(cls).values())
-
-
-def _moment(at: str) -> str:
-    when, colon, effect = at.partition(":")
-    if when not in ("before", "after") or not colon or not effect:
-        raise ValueError(f'at: expected a moment like "before:charge" or "after:charge", got {at!r}.')
-    return at
-
-
-def _port(description: str) -> int:
-    where = description.split(":")[1]
-    return int(where) if where.isdecimal() else 80
+def described(failure: Failure) -> str:
+    """A failure in one line."""
+    return f"{type(failure.value).__name__}: {failure.getErrorMessage()}"
 
 
 def _name(function: Any) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
-
-

@@ -1,0 +1,63 @@
+"""What system a World is of: a system file, or classes at hand, as the runtime's own configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigurationError
+from ..runtime.config import Config, SystemFile, load
+from ..runtime.inject import dependencies_of
+from ..service import Service, describe
+from ..store import Database
+
+SECRET = "the secret of a simulated world"
+
+
+def configured(system: str | Path | Sequence[type[Service]], settings: Mapping[str, Mapping[str, Any]]) -> Config:
+    """The configuration of a system file or of service classes; `settings` of services win over the file's."""
+    given: dict[str, Any] = {
+        "system": {"secret": SECRET},
+        "settings": {name: dict(values) for name, values in settings.items()},
+    }
+    if isinstance(system, (str, Path)):
+        return load(str(system), {}, given)
+    classes = {describe(cls).name: cls for cls in system}
+    if len(classes) != len(system):
+        raise ConfigurationError("Two of these services have one name.")
+    services = {name: f"{_module(cls)}:{cls.__name__}" for name, cls in classes.items()}
+    file = SystemFile(services=services, **given)
+    return _Given(file=file, target="", folder=Path.cwd(), origins={}, environment={}, classes=classes)
+
+
+def packages_of(classes: Iterable[type]) -> frozenset[str]:
+    """The top-level packages that count as the product's own code."""
+    return frozenset({"ropewalk", *(cls.__module__.partition(".")[0] for cls in classes)})
+
+
+def keeps_data(cls: type[Service]) -> bool:
+    """Whether a service has a database."""
+    return getattr(cls, "tables", None) is not None or any(
+        hint is Database for hint, _, _ in dependencies_of(cls).values()
+    )
+
+
+def port_of(description: str) -> int:
+    """The port number of an endpoint description, 80 for one without."""
+    where = description.split(":")[1]
+    return int(where) if where.isdecimal() else 80
+
+
+class _Given(Config):
+    """A configuration of classes that are at hand."""
+
+    classes: dict[str, Any]
+
+    def service_class(self, name: str) -> type[Service]:
+        """The class of a service."""
+        return self.classes[name]  # type: ignore[no-any-return]
+
+
+def _module(cls: type) -> str:
+    return ".".join(part if part.isidentifier() else "_" for part in cls.__module__.split("."))
