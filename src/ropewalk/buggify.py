@@ -9,9 +9,8 @@ then; a report tells which of them ever did. The idea is FoundationDB's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Iterator
 
 _decide: Callable[[str], bool] | None = None
 

@@ -1,18 +1,20 @@
 """A call to a sibling means the same whether that lives in this process or behind a socket.
 
-Every test here runs twice: with all services in one process, and with each in a process of its own that the others
-reach over HTTP on loopback. No test can tell which.
+Every test here runs three times: with all services in one process, with each in a process of its own that the others
+reach over HTTP on loopback, and with each on a simulated host, the same bytes on simulated connections in virtual time.
+No test can tell which.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from enum import Enum
+from functools import wraps
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any
@@ -25,12 +27,11 @@ import pytest_twisted
 import treq
 from klein import Klein
 from msgspec import Meta, Struct
-from pytest_twisted import ensureDeferred
 from treq.client import HTTPClient
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
+from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.task import deferLater
+from twisted.internet.interfaces import IReactorTCP
 from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IRequest
@@ -73,6 +74,7 @@ from ropewalk.message import caller, enter_principal, leave_principal
 from ropewalk.runtime.config import Config, SystemFile
 from ropewalk.runtime.placement import Placement, place
 from ropewalk.runtime.process import Process
+from ropewalk.testing import World
 
 
 class Kind(Enum):
@@ -282,6 +284,13 @@ class Till(Service, name="till", version="1.7.2"):
         finally:
             self.seen.append("closed")
 
+    @get("/halting")
+    async def halting(self) -> AsyncIterator[int]:
+        yield 1
+        await self.given
+        yield 2
+        yield 3
+
     @get("/at-once")
     def lines_at_once(self) -> AsyncIterator[str]:
         return self._texts()
@@ -330,9 +339,10 @@ class Till(Service, name="till", version="1.7.2"):
 class Desk(Service, name="desk"):
     """Calls the till, and is called by the front."""
 
-    def __init__(self, till: Till, workers: Workers) -> None:
+    def __init__(self, till: Till, workers: Workers, tcp: IReactorTCP) -> None:
         self.till = till
         self.workers = workers
+        self.reactor: Any = tcp  # itself: what an IReactorTime calls has its context already
 
     @operation
     async def name(self) -> str:
@@ -397,7 +407,7 @@ class Desk(Service, name="desk"):
     def by_callback(self) -> Deferred[str]:
         asked: Deferred[None] = Deferred()
         asked.addCallback(bound(lambda _: self.till.who()))
-        reactor.callLater(0, asked.callback, None)  # type: ignore[attr-defined]
+        self.reactor.callLater(0, asked.callback, None)
         return asked
 
     @get("/relay")
@@ -467,6 +477,8 @@ SERVICES: dict[str, type[Service]] = {"front": Front, "desk": Desk, "till": Till
 class System:
     """All of them, running."""
 
+    reactor: Any = reactor
+
     def __init__(self, data: Path, *, split: bool) -> None:
         processes = {f"p{name}": {"services": [name]} for name in SERVICES} if split else {}
         file = SystemFile(
@@ -523,22 +535,80 @@ class System:
     def url(self, name: str) -> str:
         return self.placement.places[name].urls[0]
 
+    def drive(self, test: Coroutine[Any, Any, None]) -> Any:
+        return self.driver.run(test)
+
+    def failures_left(self) -> list[str]:
+        return []  # that each is in the log, and found there
+
+    def needs_threads(self, why: str) -> None:
+        """They are here."""
+
+
+class Simulated:
+    """All of them in a World, each on a host of its own; a test stands on the front's."""
+
+    def __init__(self) -> None:
+        self.world = World(list(SERVICES.values()), instances=1)
+        self.front = self.world.processes["front/1"]
+        self.reactor, self.driver, self.clock = self.front.reactor, self.front.driver, self.front.clock
+
+    async def start(self) -> None:
+        """It has."""
+
+    async def stop(self) -> None:
+        self.world.close()
+
+    def service(self, name: str) -> Any:
+        return self.world.processes[f"{name}/1"].services[name]
+
+    def url(self, name: str) -> str:
+        return self.front.placement.places[name].urls[0]
+
+    def drive(self, test: Coroutine[Any, Any, None]) -> None:
+        self.world.run(test)
+
+    def failures_left(self) -> list[str]:
+        return self.world.flush_failures()
+
+    def needs_threads(self, why: str) -> None:
+        pytest.skip(f"There are no threads in a World, and {why}.")
+
+
+KINDS: dict[str, Callable[[Path], System | Simulated]] = {
+    "colocated": lambda data: System(data, split=False),
+    "remote": lambda data: System(data, split=True),
+    "simulated": lambda data: Simulated(),
+}
+
+
+def driven(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Any]:
+    """A test that waits: for the reactor, or in virtual time."""
+
+    @wraps(test)
+    def drive(house: House, **others: Any) -> Any:
+        return house.system.drive(test(house, **others))
+
+    return drive
+
 
 PATIENCE = 5.0  # seconds; nothing here takes one
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the reactor turn until it is true."""
+    """Let time pass until it is true."""
     waited = 0.0
     while not condition():
         assert waited < PATIENCE, "it never came true"
-        await deferLater(reactor, 0.005)
+        await asyncio.sleep(0.005)
         waited += 0.005
 
 
-@pytest_twisted.async_yield_fixture(scope="module", params=["colocated", "remote"])
-async def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    system = System(tmp_path_factory.mktemp("data"), split=request.param == "remote")
+@pytest_twisted.async_yield_fixture(scope="module", params=KINDS)
+async def running(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[System | Simulated]:
+    system = KINDS[request.param](tmp_path_factory.mktemp("data"))
     before = set(reactor.getDelayedCalls())  # type: ignore[attr-defined]
     await system.driver.run(system.start())
     yield system
@@ -550,8 +620,9 @@ async def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 class House:
     """What a test sees of the running system."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System | Simulated) -> None:
         self.system = system
+        self.reactor = system.reactor
         self.front: Any = system.service("front")
         self.desk: Any = self.front.desk
         self.till: Any = self.front.till
@@ -562,7 +633,7 @@ class House:
 
     def run(self, awaitable: Any, context: Context | None = None, principal: Principal | None = None) -> Any:
         """What it answers or raises, called from within an operation of the front."""
-        return self.start(awaitable, context, principal).addTimeout(PATIENCE, reactor)
+        return self.start(awaitable, context, principal).addTimeout(PATIENCE, self.reactor)
 
     def start(self, awaitable: Any, context: Context | None = None, principal: Principal | None = None) -> Any:
         call = awaitable if callable(awaitable) else lambda: awaitable
@@ -589,8 +660,20 @@ async def awaited(call: Callable[[], Any]) -> Any:
 
 
 @pytest.fixture
-def house(running: System) -> House:
-    return House(running)
+def house(running: System | Simulated) -> Iterator[House]:
+    yield House(running)
+    assert [] == running.failures_left()
+
+
+@pytest.fixture
+def flush_logged_errors(flush_logged_errors: Callable[..., Any], running: System | Simulated) -> Callable[..., Any]:
+    """As everywhere; a World has heard of them too."""
+
+    def flush(*types: type[BaseException]) -> Any:
+        running.failures_left()
+        return flush_logged_errors(*types)
+
+    return flush
 
 
 BILL = Bill(
@@ -605,7 +688,7 @@ BILL = Bill(
 # -- arguments and results
 
 
-@ensureDeferred
+@driven
 async def test_arguments_and_results_are_copies_by_type(house):
     answer = await house.run(lambda: house.till.echo(BILL))
 
@@ -615,7 +698,7 @@ async def test_arguments_and_results_are_copies_by_type(house):
     assert 3 == len({id(bill.guests["ada"]) for bill in (BILL, arrived, answer)})
 
 
-@ensureDeferred
+@driven
 async def test_arguments_go_by_position_and_by_name_and_the_callee_fills_in_its_defaults(house):
     night = date(2027, 5, 1)
 
@@ -633,7 +716,7 @@ async def test_arguments_go_by_position_and_by_name_and_the_callee_fills_in_its_
     ] == await house.run(looks())
 
 
-@ensureDeferred
+@driven
 async def test_objects_travel_in_queries_forms_and_paths(house):
     wanted = Filter("Reggio nell'Emilia", None, ("a&b", ""))
 
@@ -661,7 +744,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("call", WRONG.values(), ids=WRONG)
-@ensureDeferred
+@driven
 async def test_a_wrong_call_is_a_type_error_and_reaches_nobody(house, call):
     with pytest.raises(TypeError):
         await house.run(lambda: call(house.till))
@@ -669,7 +752,7 @@ async def test_a_wrong_call_is_a_type_error_and_reaches_nobody(house, call):
     assert [] == house.inside.seen
 
 
-@ensureDeferred
+@driven
 async def test_a_value_the_callee_does_not_take_is_refused_with_its_reason(house):
     with pytest.raises(Unprocessable) as refused:
         await house.run(lambda: house.till.small(10))
@@ -678,7 +761,7 @@ async def test_a_value_the_callee_does_not_take_is_refused_with_its_reason(house
     assert ("/number: Expected an integer, at most 9, got 10.", "no", "till") == (error.detail, error.ran, error.met_at)
 
 
-@ensureDeferred
+@driven
 async def test_a_body_larger_than_the_callee_takes_is_refused(house):
     with pytest.raises(ContentTooLarge) as refused:
         await house.run(lambda: house.till.note("a", {"x": "y" * 100}))
@@ -708,14 +791,14 @@ async def test_a_body_larger_than_the_callee_takes_is_refused(house):
         ("stream", Response(b"01", 200, [("content-type", "text/plain")])),
     ],
 )
-@ensureDeferred
+@driven
 async def test_an_operation_that_says_itself_what_goes_out_answers_a_response_of_bytes(house, kind, expected):
     answer = await house.run(lambda: house.till.text(kind))
 
     assert expected == msgspec.structs.replace(answer, headers=sorted(answer.headers))
 
 
-@ensureDeferred
+@driven
 async def test_bytes_and_nothing_come_as_they_are(house):
     async def asked():
         return [
@@ -731,7 +814,7 @@ async def test_bytes_and_nothing_come_as_they_are(house):
 # -- what a client is
 
 
-@ensureDeferred
+@driven
 async def test_a_client_is_the_sibling_as_far_as_types_go_and_has_its_operations_alone(house):
     assert isinstance(house.till, Till)
     assert isinstance(house.front.known, TillContract)
@@ -744,7 +827,7 @@ async def test_a_client_is_the_sibling_as_far_as_types_go_and_has_its_operations
         _ = house.till.tenant
 
 
-@ensureDeferred
+@driven
 async def test_a_contract_in_other_words_reaches_the_same_operations(house):
     night = date(2027, 5, 1)
 
@@ -758,7 +841,7 @@ async def test_a_contract_in_other_words_reaches_the_same_operations(house):
     assert [BILL, ["3", "'Ada'", repr(night), "[]", "4", "None"], None] == await house.run(asked())
 
 
-@ensureDeferred
+@driven
 async def test_an_operation_that_is_not_there_is_not_found(house):
     with pytest.raises(NotFound) as missing:
         await house.run(lambda: house.front.known.unheard_of())
@@ -769,13 +852,13 @@ async def test_an_operation_that_is_not_there_is_not_found(house):
 @pytest.mark.parametrize(
     "call", [lambda house: house.till.wrong(), lambda house: house.front.known.count()], ids=["callee", "caller"]
 )
-@ensureDeferred
+@driven
 async def test_an_answer_of_another_type_is_unavailable(house, call):
     with pytest.raises(Unavailable, match=r"^till\.\w+ was answered with what is not its result: "):
         await house.run(lambda: call(house))
 
 
-@ensureDeferred
+@driven
 async def test_an_answer_that_cannot_be_sent_is_a_failure_and_in_the_log(house, flush_logged_errors):
     with pytest.raises(RopewalkError) as failed:
         await house.run(lambda: house.till.unsendable())
@@ -784,7 +867,7 @@ async def test_an_answer_that_cannot_be_sent_is_a_failure_and_in_the_log(house, 
     assert ["Encoding objects of type object is unsupported"] == [f.getErrorMessage() for f in flush_logged_errors()]
 
 
-@ensureDeferred
+@driven
 async def test_siblings_that_name_each_other_call_each_other(house):
     assert "desk" == await house.run(lambda: house.desk.ring())
 
@@ -803,7 +886,7 @@ async def test_siblings_that_name_each_other_call_each_other(house):
     ],
 )
 @pytest.mark.parametrize("name", ["fail", "fail_later"])
-@ensureDeferred
+@driven
 async def test_a_sibling_s_error_comes_back_as_the_same_class_and_says_that_it_ran(house, name, error, expected):
     house.inside.given = error
 
@@ -815,7 +898,7 @@ async def test_a_sibling_s_error_comes_back_as_the_same_class_and_says_that_it_r
     assert (error is not got, "till") == (True, got.met_at)
 
 
-@ensureDeferred
+@driven
 async def test_when_to_come_back_travels_with_an_error(house):
     house.inside.given = TooManyRequests("later", headers=[("Retry-After", "3"), ("X-Other", "1")])
 
@@ -825,7 +908,7 @@ async def test_when_to_come_back_travels_with_an_error(house):
     assert [("retry-after", "3")] == [(name.lower(), value) for name, value in met.value.headers]
 
 
-@ensureDeferred
+@driven
 async def test_an_unexpected_exception_is_an_error_without_details(house, flush_logged_errors):
     house.inside.given = ValueError("secret")
 
@@ -844,7 +927,7 @@ async def test_an_unexpected_exception_is_an_error_without_details(house, flush_
     flush_logged_errors(ValueError)
 
 
-@ensureDeferred
+@driven
 async def test_a_declared_error_passes_through_the_one_that_called(house):
     house.inside.given = CardDeclined("limit", left=3)
 
@@ -856,7 +939,7 @@ async def test_a_declared_error_passes_through_the_one_that_called(house):
 
 
 @pytest.mark.parametrize("error", [OutOfOrder("paper"), NotFound("x"), Unavailable("down"), TooManyRequests("x")])
-@ensureDeferred
+@driven
 async def test_an_undeclared_error_of_a_sibling_is_unavailable_with_its_cause_to_those_further_out(house, error):
     house.inside.given = error
 
@@ -877,7 +960,7 @@ CONTEXT = Context(request_id="r-1", priority=2, tenant="north", key="k-1", bagga
 ADA = Principal(subject="ada", scopes=frozenset({"rooms:read"}))
 
 
-@ensureDeferred
+@driven
 async def test_who_asks_and_for_whom_travels_from_hop_to_hop(house):
     await house.run(lambda: house.till.who(), CONTEXT, ADA)
     await house.run(lambda: house.desk.who(), CONTEXT, ADA)
@@ -891,7 +974,7 @@ async def test_who_asks_and_for_whom_travels_from_hop_to_hop(house):
     assert all(principal == ambient for principal, _, _, ambient in house.inside.seen)
 
 
-@ensureDeferred
+@driven
 async def test_one_request_id_and_one_trace_for_all_that_one_request_caused(house):
     await house.run(lambda: house.desk.who(), CONTEXT)
 
@@ -907,7 +990,7 @@ async def test_one_request_id_and_one_trace_for_all_that_one_request_caused(hous
     )
 
 
-@ensureDeferred
+@driven
 async def test_spans_nest_from_hop_to_hop(house):
     await house.run(lambda: house.till.who(), CONTEXT)
     await house.run(lambda: house.desk.who(), CONTEXT)
@@ -920,7 +1003,7 @@ async def test_spans_nest_from_hop_to_hop(house):
         assert 16 == len(trace.parent_id)
 
 
-@ensureDeferred
+@driven
 async def test_a_request_that_came_from_nowhere_gets_an_id(house):
     await house.run(lambda: house.till.who())
 
@@ -931,7 +1014,7 @@ async def test_a_request_that_came_from_nowhere_gets_an_id(house):
 # -- deadlines
 
 
-@ensureDeferred
+@driven
 async def test_a_deadline_shrinks_from_hop_to_hop_and_never_grows(house):
     house.inside.given = Deferred()
     deadline = house.now + 30
@@ -944,7 +1027,7 @@ async def test_a_deadline_shrinks_from_hop_to_hop_and_never_grows(house):
     assert abs(deadline - house.inside.seen[0]) < 0.5  # on a wire it is what remains, to which the way there adds
 
 
-@ensureDeferred
+@driven
 async def test_a_call_has_a_deadline_even_when_nobody_gave_it_one(house):
     house.inside.given = Deferred()
     before = house.now
@@ -958,7 +1041,7 @@ async def test_a_call_has_a_deadline_even_when_nobody_gave_it_one(house):
 
 
 @pytest.mark.parametrize("name", ["slow_read", "slow_write"])
-@ensureDeferred
+@driven
 async def test_at_its_deadline_a_call_ends_at_both_ends(house, name):
     house.inside.given = Deferred()
 
@@ -969,7 +1052,7 @@ async def test_at_its_deadline_a_call_ends_at_both_ends(house, name):
     await until(lambda: "stopped" in house.inside.seen)
 
 
-@ensureDeferred
+@driven
 async def test_an_edge_has_a_timeout_of_its_own(house):
     inside = house.system.service("impatient")
 
@@ -979,7 +1062,7 @@ async def test_an_edge_has_a_timeout_of_its_own(house):
     await until(lambda: inside.ends == ["stopped"])
 
 
-@ensureDeferred
+@driven
 async def test_a_deadline_that_has_passed_is_not_begun(house):
     with pytest.raises(DeadlineExceeded) as late:
         await house.run(lambda: house.till.who(), msgspec.structs.replace(CONTEXT, deadline=house.now - 1))
@@ -998,7 +1081,7 @@ async def test_a_deadline_that_has_passed_is_not_begun(house):
         ("stubborn", "went on"),  # may not be cancelled here
     ],
 )
-@ensureDeferred
+@driven
 async def test_what_is_cancellable_is_cancelled_all_the_way_down_and_what_is_not_goes_on(house, name, end):
     house.inside.given = Deferred()
     call = house.start(lambda: getattr(house.desk, name)())
@@ -1016,7 +1099,7 @@ async def test_what_is_cancellable_is_cancelled_all_the_way_down_and_what_is_not
         await until(lambda: "went on" in house.inside.seen)
 
 
-@ensureDeferred
+@driven
 async def test_a_caller_s_own_timeout_gives_the_call_up(house, flush_logged_errors):
     house.inside.given = Deferred()
 
@@ -1030,7 +1113,7 @@ async def test_a_caller_s_own_timeout_gives_the_call_up(house, flush_logged_erro
 # -- streams
 
 
-@ensureDeferred
+@driven
 async def test_a_stream_comes_piece_by_piece_by_type(house):
     async def read():
         return [piece async for piece in house.till.lines(3)]
@@ -1041,7 +1124,7 @@ async def test_a_stream_comes_piece_by_piece_by_type(house):
     await until(lambda: ["r-1", "r-1", "r-1", "closed"] == house.inside.seen)
 
 
-@ensureDeferred
+@driven
 async def test_texts_bytes_and_other_media_come_as_they_went(house):
     async def read():
         return [
@@ -1058,7 +1141,7 @@ async def test_texts_bytes_and_other_media_come_as_they_went(house):
     assert {"r-1"} == {seen[1].request_id for seen in house.inside.seen}
 
 
-@ensureDeferred
+@driven
 async def test_a_stream_that_fails_midway_is_broken_off_and_never_taken_for_whole(house, flush_logged_errors):
     house.inside.given = CardDeclined("midway")
     pieces = []
@@ -1074,7 +1157,7 @@ async def test_a_stream_that_fails_midway_is_broken_off_and_never_taken_for_whol
     assert ["midway"] == [failure.getErrorMessage() for failure in flush_logged_errors(CardDeclined)]
 
 
-@ensureDeferred
+@driven
 async def test_an_error_before_the_first_piece_is_the_callee_s_error(house):
     async def read():
         return [piece async for piece in house.till.refused_stream()]
@@ -1083,7 +1166,7 @@ async def test_an_error_before_the_first_piece_is_the_callee_s_error(house):
         await house.run(read())
 
 
-@ensureDeferred
+@driven
 async def test_a_stream_that_its_reader_leaves_is_closed_at_the_other_end(house):
     async def first():
         pieces = house.till.lines(1_000_000)
@@ -1095,18 +1178,36 @@ async def test_a_stream_that_its_reader_leaves_is_closed_at_the_other_end(house)
     await until(lambda: "closed" == house.inside.seen[-1])
 
 
+@driven
+async def test_a_reader_that_leaves_when_the_rest_is_there_already_takes_no_later_call_along(house):
+    house.inside.given = Deferred()
+
+    async def read_two_and_ask():
+        pieces = house.till.halting()
+        first = await anext(pieces)
+        house.inside.given.callback(None)
+        second = await anext(pieces)
+        await pieces.aclose()
+        return first, second, await house.till.count()
+
+    assert (1, 2, 3) == await house.run(read_two_and_ask())
+
+
 # -- from wherever it is called
 
 
-@ensureDeferred
+@driven
 async def test_calls_are_awaited_by_whatever_the_caller_likes(house):
     assert [3, 3] == await house.run(lambda: house.desk.deferred())
     assert [3, 3, 3, "known", 3, "known"] == await house.run(lambda: house.desk.together())
 
 
 @pytest.mark.parametrize("name", ["in_a_thread", "by_callback"])
-@ensureDeferred
+@driven
 async def test_the_context_is_there_in_threads_and_callbacks(house, name):
+    if name == "in_a_thread":
+        house.system.needs_threads("wait() blocks the one that calls it")
+
     await house.run(lambda: getattr(house.desk, name)(), CONTEXT, ADA)
 
     ((principal, context, _, _),) = house.inside.seen
@@ -1117,11 +1218,14 @@ async def test_the_context_is_there_in_threads_and_callbacks(house, name):
     ("path", "expected"),
     [("/raw", "known known"), ("/raw/plain", "known"), ("/raw/old", "known known")],
 )
-@ensureDeferred
+@driven
 async def test_raw_klein_code_calls_as_operations_do(house, path, expected):
     async def asked():
         reply = await treq.get(
-            house.system.url("front") + path, headers={"ropewalk-request-id": "r-2"}, persistent=False
+            house.system.url("front") + path,
+            headers={"ropewalk-request-id": "r-2"},
+            persistent=False,
+            reactor=house.reactor,
         )
         return reply.code, await reply.text()
 
@@ -1129,10 +1233,12 @@ async def test_raw_klein_code_calls_as_operations_do(house, path, expected):
     assert {("front", "r-2"), ("desk", "r-2")} == {(seen[0].service, seen[1].request_id) for seen in house.inside.seen}
 
 
-@ensureDeferred
+@driven
 async def test_raw_klein_code_reads_streams(house):
     async def asked():
-        reply = await treq.get(house.system.url("front") + "/raw/stream", persistent=False)
+        reply = await treq.get(
+            house.system.url("front") + "/raw/stream", persistent=False, reactor=house.reactor
+        )
         return reply.code, (await reply.content()).decode()
 
     assert (200, f"{Fee(0.0)} {Line('é' + chr(10), Decimal(1))}") == await house.run(asked())
@@ -1141,7 +1247,7 @@ async def test_raw_klein_code_reads_streams(house):
 # -- as HTTP
 
 
-@ensureDeferred
+@driven
 async def test_treq_reaches_a_sibling_by_name_with_the_caller_s_context(house):
     async def asked():
         reply = await house.front.http.get("sibling://till/headers", headers={"x-own": "1"})
@@ -1163,7 +1269,7 @@ async def test_treq_reaches_a_sibling_by_name_with_the_caller_s_context(house):
     assert {"ropewalk-identity"} <= set(headers)
 
 
-@ensureDeferred
+@driven
 async def test_treq_follows_a_sibling_s_relative_redirect(house):
     async def asked():
         reply = await house.front.http.get("sibling://till/old/7")
@@ -1172,7 +1278,7 @@ async def test_treq_follows_a_sibling_s_relative_redirect(house):
     assert (200, 7) == await house.run(asked())
 
 
-@ensureDeferred
+@driven
 async def test_a_problem_of_a_sibling_is_a_plain_reply_to_treq(house):
     async def asked():
         reply = await house.front.http.post("sibling://till/-/till/1/small", json={"number": 10})
@@ -1181,13 +1287,13 @@ async def test_a_problem_of_a_sibling_is_a_plain_reply_to_treq(house):
     assert (422, ["application/problem+json"], Unprocessable.type) == await house.run(asked())
 
 
-@ensureDeferred
+@driven
 async def test_a_sibling_that_nobody_knows_is_unavailable(house):
     with pytest.raises(Unavailable, match=r"^sibling://nobody: no instance of nobody is known\.$"):
         await house.run(lambda: house.front.http.get("sibling://nobody/"))
 
 
-@ensureDeferred
+@driven
 async def test_a_plain_url_gets_nothing_of_ours(house):
     seen: list[Headers] = []
 
@@ -1203,22 +1309,22 @@ async def test_a_plain_url_gets_nothing_of_ours(house):
     site.log = lambda request: None  # type: ignore[method-assign]
 
     async def asked():
-        port = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(site)
+        port = await serverFromString(house.reactor, "tcp:0:interface=127.0.0.1").listen(site)
         try:
             reply = await house.front.http.get(f"http://127.0.0.1:{port.getHost().port}/")
             return await reply.text()
         finally:
-            await port.stopListening()
+            await maybeDeferred(port.stopListening)
 
     assert "ok" == await house.run(asked(), CONTEXT, ADA)
     names = {name.decode().lower() for name, _ in seen[0].getAllRawHeaders()}
     assert set() == {name for name in names if name.startswith(("ropewalk", "baggage", "trace", "idempotency"))}
 
 
-@ensureDeferred
+@driven
 async def test_a_lost_client_cancels_what_is_cancellable_all_the_way_down(house):
     house.inside.given = Deferred()
-    agent = Agent(reactor)
+    agent = Agent(house.reactor)
     lost = agent.request(b"GET", f"{house.system.url('desk')}/slow".encode())
     lost.addErrback(lambda _: None)
     await house.inside.arrived
@@ -1229,10 +1335,10 @@ async def test_a_lost_client_cancels_what_is_cancellable_all_the_way_down(house)
 
 
 @pytest.mark.parametrize(("method", "path"), [(b"GET", "/slow-write"), (b"DELETE", "/slow")])
-@ensureDeferred
+@driven
 async def test_a_lost_client_does_not_cancel_what_is_not(house, method, path):
     house.inside.given = Deferred()
-    lost = Agent(reactor).request(method, f"{house.system.url('desk')}{path}".encode())
+    lost = Agent(house.reactor).request(method, f"{house.system.url('desk')}{path}".encode())
     lost.addErrback(lambda _: None)
     await house.inside.arrived
 

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from ..errors import ConfigurationError, DeclarationError
 from .new import new
+from .sim import sim
 from .up import up
 
 
@@ -167,4 +168,5 @@ def _show(rows: list[dict[str, str]], as_json: bool) -> None:
 
 
 main.add_command(new)
+main.add_command(sim)
 main.add_command(up)

@@ -33,7 +33,7 @@ PER_INSTANCE = 64  # idle connections kept to one instance; Agent's own 2 would 
 
 def connections(reactor: Any) -> HTTPConnectionPool:
     """The connections sibling calls go over: kept, and given up before the server gives them up."""
-    pool = HTTPConnectionPool(reactor)
+    pool = _Connections(reactor)
     pool.maxPersistentPerHost = PER_INSTANCE
     pool.cachedConnectionTimeout = IDLE  # seconds
     pool.retryAutomatically = False  # one hop retries, and it is the retry filter
@@ -43,6 +43,14 @@ def connections(reactor: Any) -> HTTPConnectionPool:
 def agent(reactor: Any, pool: HTTPConnectionPool | None = None) -> IAgent:
     """The Agent that goes over `pool`, by default over connections of its own."""
     return cast(IAgent, Agent(reactor, pool=pool or connections(reactor), connectTimeout=5))
+
+
+class _Connections(HTTPConnectionPool):
+    def _putConnection(self, key: Any, connection: Any) -> None:
+        # One whose reader has left is being closed, even when the rest of its reply was there already, which ends it
+        # well. Twisted would keep it, and the next call in this turn would be lost with it.
+        if not connection.transport.disconnecting:
+            super()._putConnection(key, connection)
 
 
 class HTTPConnection:

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from treq.client import HTTPClient
 from twisted.application.service import Service as LifecycleService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from twisted.logger import Logger
@@ -159,7 +159,7 @@ class Process(LifecycleService):
             site.drain()
         for port in self._ports:
             _accept_what_waits(port)
-            await port.stopListening()
+            await maybeDeferred(port.stopListening)
         try:
             async with asyncio.timeout(self.config.file.drain.limit):
                 for site in self._sites:

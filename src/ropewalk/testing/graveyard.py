@@ -45,22 +45,33 @@ def exhume(folder: str | Path) -> list[tuple[Path, Schedule]]:
 
 
 def slug(outcome: Outcome) -> str:
-    """What broke and the seed as a Python identifier: `no_double_booking_7`. It names the files of a failure."""
-    words = re.findall(r"[a-z0-9]+", cause(outcome.broken).lower())
+    """What broke and the seed as a Python identifier: `no_room_twice_7`. It names the files of a failure."""
+    words = re.findall(r"[a-z0-9]+", cause(outcome).lower())
     named = "_".join(words)[:LONGEST].strip("_") or "broken"
     return f"{named}_{str(abs(outcome.schedule.seed))[-20:]}"
 
 
-def cause(broken: str) -> str:
-    """What broke, without the particulars: what stands before the first colon, numbers left out.
+def cause(outcome: Outcome) -> str:
+    """What broke, without the particulars; two failures with one cause are taken for the same bug.
 
-    Two failures with one cause are taken for the same bug.
-
-    >>> cause("No double booking: room 12 has 2 guests on 1 May, at 31.4 s")
-    'No double booking'
+    The name of the invariant where one broke; else the report up to its first colon and the class of an error in it,
+    without times and numbers.
     """
-    head = re.split(r":\s|:$|\n", broken.strip(), maxsplit=1)[0]
-    return " ".join(re.sub(r"\S*\d\S*", " ", head).split())
+    broken = [event.text.partition(":")[0] for event in outcome.events if event.kind == "broken"]
+    return broken[-1] if broken and outcome.broken else _without_particulars(outcome.broken)
+
+
+def _without_particulars(report: str) -> str:
+    """Only what stands for the bug.
+
+    >>> _without_particulars("At 31.412 s: book #3 failed: KeyError: 'room'")
+    'book failed KeyError'
+    """
+    said = re.sub(r"^(At [\d.]+ s:|[\d.]+ s after the last fault:?|\s)+", "", report)
+    head, *rest = re.split(r":\s|:$|\n", said, maxsplit=1)
+    error = re.search(r"(?<![\w.])([A-Z][A-Za-z]+): ", "".join(rest))
+    words = re.sub(r"\S*\d\S*( s\b)?", " ", head).split()
+    return " ".join([*words, *([error[1]] if error and error[1] not in words else [])])
 
 
 def _read(path: Path) -> Schedule:

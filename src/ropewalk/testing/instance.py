@@ -140,6 +140,8 @@ class Direct:
         self._caller = caller
         self._host = world.host_at(address)
         self._callee = callee
+        self._asked: Instance | None = None  # the process that answered last
+        self._connected: LocalConnection
 
     def __call__(self, request: Request) -> Awaitable[Response]:
         client, server = self._reactor.host, self._host
@@ -159,9 +161,7 @@ class Direct:
                 network.send(server, client, lambda: come(_failure(self._unreachable("no"))))
                 return
             reactor = server.reactor
-            connection = LocalConnection(
-                self._caller, describe(process.services[self._callee]), process.handler_of(self._callee)
-            )
+            connection = self._connection_to(process)
             moved = request.replace(context=_moved(request.context, client.seconds(), server.seconds()))
             running = reactor.call(process.driver.run, connection(moved))
             theirs.append(running)
@@ -176,6 +176,13 @@ class Direct:
 
         network.send(client, server, arrived)
         return answer
+
+    def _connection_to(self, process: Instance) -> LocalConnection:
+        if self._asked is not process:
+            service = process.services[self._callee]
+            self._asked = process
+            self._connected = LocalConnection(self._caller, describe(service), process.handler_of(self._callee))
+        return self._connected
 
     def _lost(self, request: Request, theirs: list[Deferred[Response]]) -> None:
         if request.operation.cancellable and theirs and self._host.reactor.alive:

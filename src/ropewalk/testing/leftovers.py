@@ -14,18 +14,21 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import ILogObserver, LogEvent
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 GRACE = 0.5  # seconds in which connections that were told to close, and what waits for the next turn, may go
 
 
+@implementer(ILogObserver)
 class LoggedFailures:
     """A log observer that keeps every failure until someone takes it."""
 
     def __init__(self) -> None:
         self._kept: list[tuple[Failure, str]] = []
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def __call__(self, event: LogEvent) -> None:
         failure = event.get("log_failure") or (event.get("isError") and event.get("failure"))  # new style, log.err's
         if isinstance(failure, Failure):
             self._kept.append((failure, event.get("log_namespace", "the log")))
@@ -41,6 +44,12 @@ class LoggedFailures:
         """One paragraph for each failure nobody took."""
         gc.collect(1)  # what this test made is young; a whole collection after each test would cost more than the test
         return [_named(failure, by) for failure, by in self._kept]
+
+
+def _named(failure: Failure, by: str) -> str:
+    where = "unhandled in a Deferred" if by == "twisted.internet.defer" else f"logged by {by}"
+    title = f"{type(failure.value).__name__}: {failure.getErrorMessage()} ({where})"
+    return f"{title}\n{failure.getTraceback(elideFrameworkCode=True)}"
 
 
 class ReactorLeftovers:
@@ -82,8 +91,7 @@ class ReactorLeftovers:
         listener = getattr(socket, "server", None)  # of a connection that was accepted
         if any(socket is each or listener is each for each in self._sockets):
             return True
-        peer = getattr(socket, "getPeer", lambda: None)()
-        return getattr(peer, "port", None) in self._ports  # the other end of such a connection, in this process
+        return _is_connection(socket) and getattr(socket.getPeer(), "port", None) in self._ports  # its other end, here
 
 
 def _installed() -> Any:
@@ -147,17 +155,24 @@ def _sockets(reactor: Any) -> list[Any]:
 
 def _port(socket: Any) -> int | None:
     """The port of a listener."""
-    if not hasattr(socket, "stopListening"):
+    if not _is_listener(socket):
         return None
     number: int | None = getattr(socket.getHost(), "port", None)
     return number
 
 
 def _socket_name(socket: Any) -> str:
-    factory = getattr(socket, "factory", None)
-    if hasattr(socket, "stopListening") and factory is not None:
-        return f"{_name(type(factory))} listens at {socket.getHost()}"
-    protocol = getattr(socket, "protocol", None)
-    if protocol is not None and hasattr(socket, "getPeer"):
+    if _is_connection(socket):
+        protocol = getattr(socket.protocol, "_wrappedProtocol", socket.protocol)  # an endpoint puts its own around it
         return f"{_name(type(protocol))}, connected to {socket.getPeer()}"
+    if _is_listener(socket):
+        return f"{_name(type(socket.factory))} listens at {socket.getHost()}"
     return repr(socket)
+
+
+def _is_connection(socket: Any) -> bool:
+    return hasattr(socket, "loseConnection") and hasattr(socket, "protocol") and not _is_listener(socket)
+
+
+def _is_listener(socket: Any) -> bool:
+    return hasattr(socket, "stopListening") and hasattr(socket, "factory")

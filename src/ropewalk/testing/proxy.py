@@ -27,11 +27,11 @@ from random import Random
 from typing import Any, Literal
 
 from msgspec import Struct
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol, IPullProducer
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -139,7 +139,7 @@ class FaultProxy:
         """Stop listening: new connections are refused, those that are open go on. `listen()` takes it back."""
         listening, self._listening = self._listening, None
         if listening is not None:
-            await listening.stopListening()
+            await maybeDeferred(listening.stopListening)
 
     def black_hole(self) -> None:
         """Accept, swallow and never answer; so for connections that are open."""
@@ -186,7 +186,7 @@ class FaultProxy:
 
     def dial(self, end: _End) -> Deferred[Any]:
         """Connect `end` to the server."""
-        factory = Factory.forProtocol(lambda: end)  # type: ignore[arg-type]
+        factory = Factory.forProtocol(lambda: end)
         factory.noisy = False
         return self._server.connect(factory)
 
@@ -325,7 +325,7 @@ class _End(Protocol):
     def writeConnectionLost(self) -> None:
         """Our own half-close is done."""
 
-    def connectionLost(self, reason: Failure = Protocol.connectionLost.__defaults__[0]) -> None:  # type: ignore[index]
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.open = self._reads = self._fed = False
         self._out.end(reset=not reason.check(ConnectionDone))
         self._into.sink_lost()

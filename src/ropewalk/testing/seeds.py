@@ -17,7 +17,7 @@ import sys
 import tempfile
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
@@ -35,6 +35,11 @@ Verify = Callable[[str, Sequence[str], Schedule], str]
 PATIENCE = 300.0  # seconds of real time for one schedule: hundreds of times what ten virtual minutes take
 AHEAD = 8  # schedules per child that may be done before an earlier one is: what waits for its turn is bounded
 LAST_WORDS = 4000  # characters of what a dead child wrote
+
+# How a report of what broke begins when no invariant did.
+RAISED = "The simulation raised"
+HUNG = "The simulation did not end"
+DIED = "The interpreter died"
 IRREPRODUCIBLE = "Not reproducible"
 
 _EXPECTED = {error.__name__: error for error in (ConfigurationError, DeclarationError)}
@@ -49,12 +54,13 @@ def run_seeds(
     simulate: Simulate | None = None,
     verify: Verify | None = None,
     patience: float = PATIENCE,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Simulate the schedules in `jobs` child processes (0: in this one), yielding outcomes in the schedules' order.
 
     Whatever `jobs` is, the outcomes are the same. `schedules` may be endless: it is read as children become free, and
-    closing the iterator ends them. `simulate` and `verify` default to those of `simulate.py` and must be importable by
-    a child; a `verify` that finds a difference breaks the outcome. `patience`: seconds of real time for one schedule.
+    closing the iterator ends them. `simulate` defaults to that of `simulation.py`; a child must be able to import it,
+    and `verify`, which is called after it and breaks the outcome by finding a difference. `patience`: seconds of real
+    time for one schedule.
 
     ConfigurationError or DeclarationError when the system or a workload cannot be used.
     """
@@ -152,7 +158,7 @@ def _simulate(target: str, workloads: Sequence[str], schedule: Schedule) -> Outc
     from ..engine import install
 
     install()  # before any service module is imported: it may import klein at its top
-    from .simulate import simulate
+    from .simulation import simulate
 
     return simulate(target, workloads, schedule)
 
@@ -162,19 +168,19 @@ class _Work(Struct, frozen=True):
 
     target: str
     workloads: tuple[str, ...]
-    simulate: Any  # Simulate; msgspec knows no callables
-    verify: Any  # Verify | None
+    simulate: Simulate
+    verify: Verify | None
 
     def outcome(self, schedule: Schedule) -> Outcome:
-        """Simulate; an error that is none of the system's declaration breaks the outcome, as a broken invariant does."""
+        """Simulate. An error that is raised breaks the outcome as an invariant does, but for a wrong declaration."""
         try:
-            outcome: Outcome = self.simulate(self.target, self.workloads, schedule)
+            outcome = self.simulate(self.target, self.workloads, schedule)
             difference = self.verify(self.target, self.workloads, schedule) if self.verify else ""
         except (ConfigurationError, DeclarationError):
             raise
         except Exception as error:
             said = "".join(traceback.format_exception(error))
-            return broken(schedule, f"The simulation raised {type(error).__name__}: {error}\n{said[-LAST_WORDS:]}")
+            return broken(schedule, f"{RAISED} {type(error).__name__}: {error}\n{said[-LAST_WORDS:]}")
         if difference and not outcome.broken:
             return replace(outcome, broken=f"{IRREPRODUCIBLE}: {difference}")
         return outcome
@@ -182,9 +188,7 @@ class _Work(Struct, frozen=True):
 
 def broken(schedule: Schedule, why: str) -> Outcome:
     """The outcome of a schedule that could not be simulated to its end."""
-    return Outcome(
-        schedule=schedule, broken=why, digest="", events=(), seconds=0.0, acts={}, fired={}, counts={}
-    )  # fmt: skip
+    return Outcome(schedule, broken=why, digest="", events=(), seconds=0.0, acts={}, fired={}, counts={})
 
 
 def _serve(connection: Connection, output: str, work: _Work, patience: float) -> None:
@@ -206,8 +210,8 @@ def _serve(connection: Connection, output: str, work: _Work, patience: float) ->
         except (ConfigurationError, DeclarationError) as error:
             answer = (next(name for name, kind in _EXPECTED.items() if isinstance(error, kind)), str(error))
         faulthandler.cancel_dump_traceback_later()
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        sys.stdout.flush()
+        sys.stderr.flush()
         connection.send(answer)
 
 
@@ -280,6 +284,8 @@ class _Child:
     def _death(self) -> str:
         """How it died, and its last words."""
         assert self._output is not None
+        self._process.join(5.0)
+        self._process.kill()  # nothing to one that is dead; one that closed its connection and lives on is of no use
         self._process.join()
         code = self._process.exitcode
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
@@ -287,8 +293,8 @@ class _Child:
         said = self._output.read().decode(errors="replace")
         self._forget()
         if "Timeout (" in said and code == 1:
-            return f"The simulation did not end within {self._patience:g} s of real time: {said[-LAST_WORDS:].strip()}"
-        return f"The interpreter died ({how}): {said[-LAST_WORDS:].strip() or 'it said nothing.'}"
+            return f"{HUNG} within {self._patience:g} s of real time: {said[-LAST_WORDS:].strip()}"
+        return f"{DIED} ({how}): {said[-LAST_WORDS:].strip() or 'it said nothing.'}"
 
     def _forget(self) -> None:
         self._process.close()

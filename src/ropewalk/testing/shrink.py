@@ -27,7 +27,19 @@ Progress = Callable[[int, Schedule], object]
 BUDGET = 200  # simulations: at a few hundred virtual minutes a second, a minute or so of waiting
 
 # What undoes what. A crash without its restart is another story, so the two go together first.
-_ENDS = {"crash": "restart", "power": "restart", "partition": "heal", "hold": "release", "pause": "resume"}
+_ENDS = {
+    "crash": "restart",
+    "crash-at-moment": "restart",
+    "power": "restart",
+    "partition": "heal",
+    "partition-one-way": "heal",
+    "hold": "release",
+    "pause": "resume",
+    "slow": "slow",
+    "lossy": "lossy",
+    "jump": "jump",
+    "drift": "drift",
+}
 
 T = TypeVar("T")
 

@@ -22,7 +22,7 @@ from ..errors import RopewalkError
 from .configured import keeps_data
 from .faults import do, draw
 from .values import Act, Event, Fault, Outcome, Schedule
-from .workloads import Workload, find
+from .workloads import Check, Workload, find
 from .world import World, described
 
 SLOWEST = 60.0  # seconds within which, without faults, every call and every act has ended
@@ -100,9 +100,8 @@ class _Simulation:
     def play(self) -> Outcome:
         world, schedule = self._world, self._schedule
         broken = ""
-        for each in self._workloads.values():
-            for check in each.always:
-                world.invariant(check)
+        for check in dict.fromkeys(check for each in self._workloads.values() for check in each.always):
+            world.invariant(check)
         world.buggify(Random(f"{schedule.seed}/buggify"))
         for act in schedule.acts:
             world.at(act.at, self._begin, act)
@@ -155,16 +154,19 @@ class _Simulation:
         if stuck:
             raise AssertionError(f"{SLOWEST:g} s after the last fault a call has not ended: {stuck[0]}.")
         end = world.now + patience
-        for each in self._workloads.values():
-            for check in each.eventually:
-                while True:
-                    try:
-                        check(world)
-                        break
-                    except AssertionError as error:
-                        if world.now >= end:
-                            raise AssertionError(f"{patience:g} s after the last fault: {error}") from error
-                    self._until(world.now + 5.0)
+        for check in dict.fromkeys(check for each in self._workloads.values() for check in each.eventually):
+            self._comes_true(check, end, patience)
+
+    def _comes_true(self, check: Check, end: float, patience: float) -> None:
+        while True:
+            try:
+                check(self._world)
+            except AssertionError as error:
+                if self._world.now >= end:
+                    raise AssertionError(f"{patience:g} s after the last fault: {error}") from error
+            else:
+                return
+            self._until(self._world.now + 5.0)
 
     def _begin(self, act: Act) -> None:
         world, name = self._world, f"{act.name} #{act.number}"

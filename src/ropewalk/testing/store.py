@@ -43,6 +43,7 @@ class DatabaseHost:
         self._path = folder / f"{service}.sqlite3"
         self._world = world
         self._database: Database | None = None
+        self._connection: Any = None  # of sqlite3; another one after a crash
         self._parents: list[Database | None] = []
         self._waiting: deque[Callable[[], None]] = deque()
         self._busy = False
@@ -55,8 +56,7 @@ class DatabaseHost:
             # No power fails here but by our own hand, and that leaves what was committed.
             self._database = open_sqlite(self.service, self._path, None, _never, synchronous="OFF")
             engine = self._database._engine
-            with engine.connect() as connection:  # the only one there is
-                self._connection: Any = connection.connection.dbapi_connection
+            event.listen(engine, "connect", self._connected)
             event.listen(engine, "before_cursor_execute", self._before_statement)
             event.listen(engine, "after_cursor_execute", self._after_statement)
         if tables is not None:
@@ -69,7 +69,7 @@ class DatabaseHost:
         self._busy = False
         if self._database is not None:
             self._database._engine.dispose()
-            self._database = None
+            self._database = self._connection = None
 
     def reopen(self) -> None:
         """The file as it is on the disk."""
@@ -123,14 +123,21 @@ class DatabaseHost:
                     connection.rollback()
                 self._world.fired("transaction run again")
             self._running = (instance, name, 0)
-            changes = self._connection.total_changes
+            changes = self._changes()
             result = database._transact(function, args, kwargs)
-            if self._connection.total_changes != changes:
+            if self._changes() != changes:
                 self._world.changed()
         finally:
             self._running = None
             self._world.current = before
         return result
+
+    def _changes(self) -> int:
+        """Rows changed over the connection there is; 0 over one that is yet to be made."""
+        return self._connection.total_changes if self._connection is not None else 0
+
+    def _connected(self, connection: Any, _record: Any) -> None:
+        self._connection = connection
 
     def _before_statement(self, *_: Any) -> None:
         if self._running is not None:

@@ -27,8 +27,9 @@ from .values import Act, Event, Fault, Outcome
 LONGEST = 40  # lines: what is read at one sitting; a shrunk failure has ten to twenty
 PROMPT = 1.0  # seconds: an answer within it is told together with its call
 
+_ENDING = 6  # lines of what broke
 OUTSIDE = "outside"  # the host the workload's acts come from
-_POINT = "buggify"  # the one kind of fault whose target is a point in the code and no host
+_LASTING = {"slow", "lossy"}  # faults whose end is the same kind with the value 0
 
 # What must not be left out when there is too much, most important first; the rest goes, oldest first.
 _WEIGHT = {"fault": 0, "act": 0, "broken": 0, "failed": 1, "crashed": 1, "error": 1, "rollback": 2, "commit": 2}
@@ -52,23 +53,27 @@ def events_of(outcome: Outcome, longest: int = LONGEST) -> tuple[Event, ...]:
 
 
 def _with_schedule(events: Sequence[Event], outcome: Outcome) -> list[Event]:
-    """The events with all that the schedule holds: the log keeps only its last ones, and a fault may leave no trace."""
-    logged = [event for event in events if event.kind in ("act", "fault")]
-    missing: list[Event] = []
-    scheduled = [*map(_event_of_act, outcome.schedule.acts), *map(_event_of_fault, outcome.schedule.faults)]
-    for event in reversed(scheduled):  # of equal ones the log has lost the first
-        match = next((other for other in reversed(logged) if _says_the_same(other, event)), None)
-        if match is None:
-            missing.append(event)
-        else:
-            logged.remove(match)
-    return sorted([*reversed(missing), *events], key=lambda event: event.at)
+    """The events with all that the schedule holds, each once: the log keeps its last ones, and has words of its own."""
+    acts = [_event_of_act(act) for act in outcome.schedule.acts]
+    faults = [_event_of_fault(fault) for fault in outcome.schedule.faults]
+    begun = {event.text for event in acts}
+    befell = [*faults, *(event for event in events if event.kind == "fault")]
+    rest = [
+        event
+        for event in events
+        if not (event.kind == "act" and event.text in begun)
+        and not (event.kind == "fault" and any(_is_told_by(event, fault) for fault in faults))
+        and not (event.kind == "crashed" and any(_is_told_by(event, fault) for fault in befell))
+    ]
+    return sorted([*acts, *faults, *rest], key=lambda event: event.at)
 
 
-def _says_the_same(logged: Event, scheduled: Event) -> bool:
-    """Whether the log's event is the schedule's; the log may say more, after a space or a colon."""
-    said = logged.text + " "
-    return logged.kind == scheduled.kind and said.startswith((scheduled.text + " ", scheduled.text + ":"))
+def _is_told_by(logged: Event, fault: Event) -> bool:
+    """Whether what the log says of a host is the doing of `fault`: the same moment, and a service in common."""
+    services = set(map(_owner, _concerned(fault)))
+    return abs(logged.at - fault.at) < 1e-6 and (
+        not services or not services.isdisjoint(map(_owner, _concerned(logged)))
+    )
 
 
 def _event_of_act(act: Act) -> Event:
@@ -76,9 +81,10 @@ def _event_of_act(act: Act) -> Event:
 
 
 def _event_of_fault(fault: Fault) -> Event:
-    first = fault.target.partition(" ")[0]
-    host = OUTSIDE if not first or (fault.kind == _POINT and "/" not in first) else first
-    return Event(fault.at, host, "fault", f"{fault.kind} {fault.target}".strip())
+    first, _, second = fault.target.partition(" ")
+    over = " ends" if fault.kind in _LASTING and not fault.value else ""
+    value = f" {fault.value:g}" if fault.value else ""
+    return Event(fault.at, first, "fault", f"{fault.kind} {fault.target}{value}{over}", second)
 
 
 def _touching(events: Sequence[Event], broken: str) -> list[Event]:
@@ -159,9 +165,9 @@ def _concerned(event: Event) -> list[str]:
     """The hosts an event is drawn at; a fault, at all that it befalls."""
     if event.kind == "omitted":
         return []
-    kind, *words = event.text.split() if event.kind == "fault" else [""]
-    targets = [word for word in words if kind != _POINT and re.fullmatch(r"[a-z][\w-]*(/[\w-]+)?", word)]
-    names = targets or ([event.host, event.peer] if _is_arrow(event) else [event.host])
+    names = [event.host, event.peer] if event.kind == "fault" or _is_arrow(event) else [event.host]
+    if event.kind == "fault" and not event.host:
+        names = [word for word in event.text.split() if re.fullmatch(r"[\w-]+/[\w-]+", word)]
     return [name for name in dict.fromkeys(names) if name]
 
 
@@ -173,6 +179,11 @@ def _service(host: str) -> str:
     """`payments` of `payments/1`; a database stays itself: it fails alone."""
     service, _, which = host.partition("/")
     return service if which.isdigit() else host
+
+
+def _owner(host: str) -> str:
+    """`payments` of `payments/1`, and of `payments/database` as well."""
+    return host.partition("/")[0]
 
 
 def _has_bare_services(events: Sequence[Event]) -> bool:
@@ -203,9 +214,17 @@ def _what(event: Event, unanswered: bool = False) -> str:
         return f"{event.text} (no answer)" if unanswered else event.text
     if event.kind == "answer":
         return f"{event.text} is answered"
+    if event.kind == "broken":
+        return f"{event.text.partition(':')[0]} is broken"  # what it said stands below
     if event.kind in ("act", "error", "omitted", "answered", "fault"):
         return event.text
     return f"{event.text} {event.kind}" if event.kind == "done" else f"{event.kind} {event.text}".rstrip()
+
+
+def _ending(outcome: Outcome) -> str:
+    """What broke, in its first lines: with a traceback in it, it is longer than the story."""
+    lines = (outcome.broken or "Nothing broke.").splitlines() or [""]
+    return "\n".join(lines[:_ENDING] + ["..."] * (len(lines) > _ENDING))
 
 
 # -- for documents
@@ -222,7 +241,7 @@ def mermaid(outcome: Outcome) -> str:
     unanswered = _is_left_open(events)
     for index, event in enumerate(events):
         lines.append("    " + _mermaid_line(event, index in unanswered, ids, merged))
-    lines.append(f"    Note over {_span(names, ids)}: {_note(outcome.broken or 'Nothing broke.', width=72)}")
+    lines.append(f"    Note over {_span(names, ids)}: {_note(_ending(outcome), width=72)}")
     return "\n".join(lines) + "\n"
 
 
@@ -278,7 +297,8 @@ def text(outcome: Outcome, width: int = 100, colour: bool = False) -> str:
             break
     else:
         lines = _listed(events, width, paint)
-    ending = textwrap.wrap(outcome.broken or "Nothing broke.", max(width - _STAMP, _NARROWEST))
+    said = _ending(outcome).splitlines()
+    ending = [words for line in said for words in textwrap.wrap(line, max(width - _STAMP, _NARROWEST)) or [""]]
     kind = "broken" if outcome.broken else "done"
     return "\n".join([*lines, *(paint(kind, " " * _STAMP + line) for line in ending)]) + "\n"
 
@@ -374,10 +394,10 @@ def test_file(
     is then found from there, wherever pytest is run.
     """
     schedule = outcome.schedule
-    found, imports = _target_expression(target, folder)
+    found, imports = _target(target, folder)
     return "\n".join(
         [
-            '"""' + _docstring(f"Seed {schedule.seed}: {outcome.broken or 'nothing broke'}"),
+            '"""' + _docstring(f"Seed {schedule.seed}: {(outcome.broken or 'Nothing broke.').splitlines()[0]}"),
             "",
             _docstring(text(outcome, width=_LINE)),
             '"""',
@@ -385,6 +405,7 @@ def test_file(
             *imports,
             f"from ropewalk.testing import {', '.join(_names_used(outcome))}",
             "",
+            *found,
             "SCHEDULE = Schedule(",
             f"    seed={schedule.seed},",
             f"    seconds={schedule.seconds!r},",
@@ -395,7 +416,7 @@ def test_file(
             "",
             "",
             f"def test_{slug(outcome)}():",
-            *_replay(found, workloads),
+            *_replay(workloads),
             "",
         ]
     )
@@ -404,15 +425,19 @@ def test_file(
 test_file.__test__ = False  # type: ignore[attr-defined]  # else pytest collects it wherever it is imported
 
 
-def _target_expression(target: str, folder: str | Path | None) -> tuple[str, list[str]]:
-    """How the test names the target, and the lines of imports that takes."""
+def _target(target: str, folder: str | Path | None) -> tuple[list[str], list[str]]:
+    """The lines that name the target, and the lines of imports that takes."""
     if folder is None or ":" in Path(target).name:
-        return _quoted(target), []
-    *ups, name = Path(os.path.relpath(Path(target).absolute(), Path(folder).absolute())).parts
-    levels = sum(part == ".." for part in ups)
-    below = [part for part in ups if part != ".."]
-    start = "Path(__file__).parent" if levels == 0 else f"Path(__file__).parents[{levels}]"
-    return f"str({' / '.join([start, *map(_quoted, below), _quoted(name)])})", ["from pathlib import Path", ""]
+        return [f"TARGET = {_quoted(target)}"], []
+    parts = Path(os.path.relpath(Path(target).absolute(), Path(folder).absolute())).parts
+    levels = parts.count("..")
+    start = f"Path(__file__).parents[{levels}]" if levels else "Path(__file__).parent"
+    below = [_quoted(part) for part in parts[levels:]]
+    one_line = f"TARGET = str({' / '.join([start, *below])})"
+    imports = ["from pathlib import Path", ""]
+    if len(one_line) <= _LINE:
+        return [one_line], imports
+    return ["TARGET = str(", f"    {start}.joinpath(", *(f"        {part}," for part in below), "    ),", ")"], imports
 
 
 def _names_used(outcome: Outcome) -> list[str]:
@@ -453,22 +478,19 @@ def _with_comma(lines: Sequence[str]) -> list[str]:
     return [*lines[:-1], lines[-1] + ","]
 
 
-def _replay(target: str, workloads: Sequence[str]) -> list[str]:
+def _replay(workloads: Sequence[str]) -> list[str]:
     names = [_quoted(workload) for workload in workloads]
-    one_line = f"    replay({target}, [{', '.join(names)}], SCHEDULE)"
+    one_line = f"    replay(TARGET, [{', '.join(names)}], SCHEDULE)"
     if len(one_line) <= _LINE:
         return [one_line]
-    in_list = f"        [{', '.join(names)}],"
-    listed = (
-        [in_list] if len(in_list) <= _LINE else ["        [", *(f"            {name}," for name in names), "        ],"]
-    )
-    return ["    replay(", f"        {target},", *listed, "        SCHEDULE,", "    )"]
+    listed = ["        [", *(f"            {name}," for name in names), "        ],"]
+    return ["    replay(", "        TARGET,", *listed, "        SCHEDULE,", "    )"]
 
 
 def _docstring(said: str) -> str:
-    """Text that is safe between triple quotes, with no space at a line's end."""
+    """Text that is safe between triple quotes, as the formatter leaves it: not indented, no space at a line's end."""
     safe = said.replace("\\", "\\\\").replace('"""', "'''").expandtabs()
-    return "\n".join(line.rstrip() for line in safe.strip("\n").splitlines())
+    return textwrap.dedent("\n".join(line.rstrip() for line in safe.strip("\n").splitlines()))
 
 
 def _quoted(said: str) -> str:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet import error
 from twisted.internet.address import IPv4Address
-from twisted.internet.interfaces import IConnector, IHalfCloseableProtocol, IListeningPort, ITCPTransport
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import (
+    IConnector,
+    IConsumer,
+    IHalfCloseableProtocol,
+    IListeningPort,
+    IPushProducer,
+    ITCPTransport,
+)
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -96,7 +104,7 @@ class Flow:
             self._schedule(source, target, len(segment))
 
 
-@implementer(ITCPTransport)
+@implementer(ITCPTransport, IConsumer, IPushProducer)
 class End:
     """One end of a connection, as its protocol's transport."""
 
@@ -326,12 +334,13 @@ class Port:
         self.connected = True
         self._factory.doStart()
 
-    def stopListening(self) -> None:
+    def stopListening(self) -> Deferred[None]:
         """Listen no more."""
         if self.connected:
             self.connected = False
             self._network.ports.pop((self.reactor.host.address, self._number), None)
             self._factory.doStop()
+        return succeed(None)
 
     def getHost(self) -> IPv4Address:
         """Where it listens."""

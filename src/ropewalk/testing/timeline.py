@@ -124,9 +124,7 @@ class Timeline:
         """An entry of the heap is void."""
         self._forgotten += 1
         if self._forgotten > _FEW and self._forgotten * 2 > len(self._heap):
-            self._heap = [
-                entry for entry in self._heap if entry[2].state == "active" and entry[2].order == entry[1]
-            ]
+            self._heap = [entry for entry in self._heap if entry[2].state == "active" and entry[2].order == entry[1]]
             heapq.heapify(self._heap)
             self._forgotten = 0
 

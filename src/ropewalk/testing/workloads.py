@@ -1,9 +1,9 @@
 """What a simulated system is made to do, and what must hold meanwhile.
 
-    @workload(every=1.0, always=[no_room_twice], eventually=[nothing_stuck], settings={"users": {"time_cost": 1}})
-    async def book(world, random):
-        reservations = world.client(Reservations, subject="ann")
-        await reservations.book(...)
+@workload(every=1.0, always=[no_room_twice], eventually=[nothing_stuck], settings={"users": {"time_cost": 1}})
+async def book(world, random):
+    reservations = world.client(Reservations, subject="ann")
+    await reservations.book(...)
 """
 
 from __future__ import annotations

@@ -449,6 +449,7 @@ class World:
         return True
 
     _unchecked = False
+    _checking = False
 
     def _improbable(self, point: str) -> bool:
         """Whether a point in the product's code fires: a quarter of them may, and then every fourth time."""
@@ -464,12 +465,18 @@ class World:
 
     def _check(self) -> None:
         self._unchecked = False
-        for function in self._invariants:
-            try:
-                function(self)
-            except AssertionError as error:
-                self.log.tell(Event(self.timeline.now, "", "broken", f"{_name(function)}: {error}"))
-                raise
+        if self._checking:
+            return  # an invariant that drives the world to look at something
+        self._checking = True
+        try:
+            for function in self._invariants:
+                try:
+                    function(self)
+                except AssertionError as error:
+                    self.log.tell(Event(self.timeline.now, "", "broken", f"{_name(function)}: {error}"))
+                    raise
+        finally:
+            self._checking = False
 
     @contextmanager
     def _driving(self) -> Iterator[None]:

@@ -1,0 +1,330 @@
+"""The hotel's audit: what must be true of its rooms and its money, whoever crashed meanwhile.
+
+    read(reservations, payments)                        the books: two databases as they are at one moment
+    rooms_given_twice, unpaid, wrongly_refunded         books -> what is wrong: these must be empty at every moment
+    still_open, orphans                                 books -> what is not yet settled: empty once all is quiet
+    no_room_twice(world), every_booking_paid(world) ... the same as checks of a simulated world
+    python -m audit FOLDER                              the same of a real system's data folder
+
+Of the mails nothing is said: one that could not be sent is lost, and the booking stands without it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import sqlalchemy as sa
+from hotel import ledger, rooms
+from hotel.catalogue import Catalogue
+from hotel.hotels import HotelsSettings
+from hotel.words import nights_of, written
+from msgspec import Struct
+
+DATABASES = ("reservations", "payments")
+HOLDING = frozenset({"held", "pending", "confirmed"})  # states in which a reservation takes a room
+# What the charge under a reservation's id may be, by the reservation's state; "" is none at all.
+PAYMENT: Mapping[str, tuple[str, ...]] = {
+    "held": ("",),
+    "released": ("",),
+    "expired": ("",),
+    "pending": ("", "captured", "declined"),  # charged, and not confirmed yet
+    "confirmed": ("captured",),
+    "declined": ("declined",),
+    "voiding": ("", "captured", "declined", "voided"),  # nobody knows, and until it is voided even a charge may come
+    "voided": ("declined", "voided"),  # the latter also when nothing had been charged: then nothing ever will be
+    "cancelled": ("captured",),  # with what was given back of it
+}
+
+
+class Booked(Struct, frozen=True):
+    """A reservation, as far as rooms and money go. Amounts are in minor units."""
+
+    id: Any  # UUID
+    state: str
+    hotel_id: int
+    kind: str
+    arrival: date
+    nights: int
+    total: int
+    currency: str
+    held_until: int | None  # seconds since 1970
+    charge_id: Any
+    refund_due: int
+    refunded: int  # as the reservations know
+
+    def __str__(self) -> str:
+        return f"reservation {self.id} ({self.state}, {written(self.total, self.currency)})"
+
+
+class Charged(Struct, frozen=True):
+    """What payments wrote down under one reference."""
+
+    id: Any
+    reference: Any
+    state: str  # captured, declined, voided
+    amount: int
+    refunded: int
+
+    def __str__(self) -> str:
+        given_back = f", {self.refunded / 100:.2f} of it given back" if self.refunded else ""
+        return f"charge {self.id} ({self.state}, {self.amount / 100:.2f}{given_back})"
+
+
+class Books(Struct, frozen=True):
+    """The rooms and the money of the whole hotel at one moment."""
+
+    booked: Mapping[Any, Booked]  # by id
+    taken: Mapping[Any, Sequence[tuple[date, int]]]  # reservation's id -> (night, place)
+    charged: Mapping[Any, Charged]  # by reference
+    refunds: Mapping[Any, int]  # charge's id -> sum of its refunds
+
+
+# -- the books
+
+
+def read(reservations: Any, payments: Any) -> Books:
+    """The books; each argument has `execute(statement)`: a transaction, or a connection."""
+    taken = defaultdict(list)
+    for row in reservations.execute(sa.select(rooms.taken)):
+        taken[row.reservation_id].append((row.night, row.place))
+    booked = [Booked(*row) for row in reservations.execute(_BOOKED)]
+    charged = [Charged(*row) for row in payments.execute(_CHARGED)]
+    refunds = {row.charge_id: row.amount for row in payments.execute(_REFUNDED)}
+    return Books({each.id: each for each in booked}, taken, {each.reference: each for each in charged}, refunds)
+
+
+def _columns(table: sa.Table, values: type[Struct]) -> list[Any]:
+    return [table.c[name] for name in values.__struct_fields__]
+
+
+_BOOKED = sa.select(*_columns(rooms.reservations, Booked)).order_by(rooms.reservations.c.id)
+_CHARGED = sa.select(*_columns(ledger.charges, Charged)).order_by(ledger.charges.c.reference)
+_REFUNDED = sa.select(ledger.refunds.c.charge_id, sa.func.sum(ledger.refunds.c.amount).label("amount")).group_by(
+    ledger.refunds.c.charge_id
+)
+
+
+@cache
+def catalogue() -> Catalogue:
+    """The hotels there are, and their rooms."""
+    return Catalogue.of_json(HotelsSettings.model_fields["data"].default.read_bytes())
+
+
+def rooms_there(hotel_id: int, kind: str) -> int:
+    """How many rooms of a kind a hotel has."""
+    return catalogue().hotel(hotel_id).room_kind(kind).count
+
+
+# -- at every moment
+
+
+def rooms_given_twice(books: Books) -> list[str]:
+    """Nights with more rooms given than there are, and reservations that have not just the nights they should."""
+    given: Counter[tuple[int, str, date]] = Counter()
+    wrong: list[str] = []
+    for each in books.booked.values():
+        nights = nights_of(each.arrival, each.nights) if each.state in HOLDING else []
+        places = sorted(books.taken.get(each.id, ()))
+        if [night for night, _ in places] != nights:
+            wrong.append(f"{each} should have {len(nights)} nights from {each.arrival}, and has {_shown(places)}.")
+        given.update((each.hotel_id, each.kind, night) for night in nights)
+    for (hotel, kind, night), number in sorted(given.items()):
+        if number > rooms_there(hotel, kind):
+            who = [e for e in books.booked.values() if _stays(e, hotel, kind, night)]
+            wrong.append(
+                f"Hotel {hotel} has {rooms_there(hotel, kind)} {kind}, and {number} are given in the night of {night}: "
+                f"{'; '.join(map(str, who))}."
+            )
+    return wrong
+
+
+def unpaid(books: Books) -> list[str]:
+    """Reservations whose charge is not as their state demands (`PAYMENT`), and charges of nobody's."""
+    wrong = [
+        f"{charge} is under the reference {reference}, and there is no such reservation."
+        for reference, charge in books.charged.items()
+        if reference not in books.booked
+    ]
+    for each in books.booked.values():
+        charge = books.charged.get(each.id)
+        state = charge.state if charge is not None else ""
+        if state not in PAYMENT[each.state]:
+            allowed = ", ".join(name or "none" for name in PAYMENT[each.state])
+            wrong.append(f"{each} has {charge or 'no charge'}; allowed: {allowed}.")
+        elif charge is not None and charge.amount != each.total and (state, charge.amount) != ("voided", 0):
+            wrong.append(f"{each} has {charge}: not its total.")
+        elif charge is not None and each.state in ("confirmed", "cancelled") and charge.id != each.charge_id:
+            wrong.append(f"{each} says it was paid by {each.charge_id}, and has {charge}.")
+    return wrong
+
+
+def wrongly_refunded(books: Books) -> list[str]:
+    """Charges of which more, or other, was given back than is due; reservations that say more than payments did."""
+    wrong: list[str] = []
+    for reference, charge in books.charged.items():
+        each = books.booked.get(reference)
+        cancelled = each is not None and each.state == "cancelled"
+        due = each.refund_due if each is not None and cancelled else 0
+        paid = books.refunds.get(charge.id, 0)
+        if charge.state == "captured" and (charge.refunded != paid or paid not in (0, due)):
+            wrong.append(f"{each} has {charge}, in refunds of {paid / 100:.2f}; due: {due / 100:.2f}, at once.")
+        elif charge.state == "voided" and charge.refunded != charge.amount:
+            wrong.append(f"{each} has {charge}: not all of it.")
+        elif charge.state == "declined" and charge.refunded:
+            wrong.append(f"{each} has {charge}, and nothing was charged.")
+        elif each is not None and each.refunded > charge.refunded:
+            wrong.append(f"{each} says that {each.refunded / 100:.2f} was given back, and has {charge}.")
+    return [
+        *wrong,
+        *(f"{e} gives back {e.refund_due / 100:.2f}." for e in books.booked.values() if e.refund_due > e.total),
+    ]
+
+
+# -- once all is quiet
+
+
+def still_open(books: Books, now: float) -> list[str]:
+    """What somebody has still to see to; nothing, long after the last request. `now`: seconds since 1970."""
+    found: list[str] = []
+    for each in books.booked.values():
+        if each.state in ("pending", "voiding"):
+            found.append(f"{each} is open.")
+        elif each.state == "held" and (each.held_until is None or each.held_until < now):
+            found.append(f"{each} was to be held until {each.held_until}, and it is {now:.0f}.")
+        elif each.refunded != each.refund_due:
+            found.append(f"{each} is owed {each.refund_due / 100:.2f} and got {each.refunded / 100:.2f} back.")
+    return found
+
+
+def orphans(books: Books) -> list[str]:
+    """Money that is kept for nothing: it is neither for a confirmed stay nor what cancelling one costs."""
+    found: list[str] = []
+    for reference, charge in books.charged.items():
+        each = books.booked.get(reference)
+        kept = charge.amount - charge.refunded if charge.state == "captured" else 0
+        due = 0
+        if each is not None and each.state in ("confirmed", "cancelled"):
+            due = each.total - each.refund_due
+        if kept != due:
+            found.append(f"{each or reference} has {charge}; to be kept: {due / 100:.2f}.")
+    return found
+
+
+# -- of a simulated world
+
+
+def no_room_twice(world: Any) -> None:
+    """For no room kind and night more rooms held, pending and confirmed than there are; always."""
+    _check(world, rooms_given_twice)
+
+
+def every_booking_paid(world: Any) -> None:
+    """Each confirmed reservation has its one charge, of its total; no other state has what `PAYMENT` denies it; always.
+
+    A crash after the charge leaves a pending reservation with a live charge: that is allowed here, for it takes a sweep
+    to find it after the hold. That this comes is said by `nothing_stuck` and `no_orphan_charges`.
+    """
+    _check(world, unpaid)
+
+
+def refunds_right(world: Any) -> None:
+    """Never more given back than is due or was charged; always."""
+    _check(world, wrongly_refunded)
+
+
+def nothing_stuck(world: Any) -> None:
+    """Nothing pending or voiding, nothing held for too long, every refund paid; once the faults have ended."""
+    _none(still_open(books_of(world), world.wall(world.hosts["outside"])))
+
+
+def no_orphan_charges(world: Any) -> None:
+    """No money that is kept for nothing; once the faults have ended."""
+    _none(orphans(books_of(world)))
+
+
+def books_of(world: Any) -> Books:
+    """The books of a world, now."""
+    return _look(world).books
+
+
+class _Look:
+    """What was seen of a world: the books after so many commits, and which checks they passed."""
+
+    def __init__(self, world: Any, commits: int) -> None:
+        reservations, payments = (world.database(name) for name in DATABASES)
+        self.commits = commits
+        self.books: Books = reservations.peek(lambda tx: payments.peek(lambda other: read(tx, other)))
+        self.passed: set[Any] = set()
+
+
+_looks: WeakKeyDictionary[Any, _Look] = WeakKeyDictionary()
+
+
+def _look(world: Any) -> _Look:
+    look, commits = _looks.get(world), world.log.counts["commit"]
+    if look is None or look.commits != commits:
+        look = _looks[world] = _Look(world, commits)
+    return look
+
+
+def _check(world: Any, check: Callable[[Books], Sequence[str]]) -> None:
+    look = _look(world)
+    if check not in look.passed:
+        _none(check(look.books))
+        look.passed.add(check)
+
+
+def _none(wrong: Sequence[str]) -> None:
+    if wrong:
+        raise AssertionError(wrong[0] + (f" And {len(wrong) - 1} more." if len(wrong) > 1 else ""))
+
+
+# -- of a real folder
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print what is wrong and what is open in the data FOLDER of a system; 1 when something is wrong."""
+    if len(arguments) != 1 or not (folder := Path(arguments[0])).is_dir():
+        print("usage: python -m audit FOLDER: where reservations.sqlite3 and payments.sqlite3 are.", file=sys.stderr)
+        return 2
+    with ExitStack() as stack:
+        reservations, payments = (stack.enter_context(_opened(folder, name)) for name in DATABASES)
+        books = read(reservations, payments)
+    wrong = [*rooms_given_twice(books), *unpaid(books), *wrongly_refunded(books)]
+    for problem in wrong:
+        print(f"wrong: {problem}")
+    for problem in [*still_open(books, time.time()), *orphans(books)]:
+        print(f"open:  {problem}")
+    print(f"{len(books.booked)} reservations, {len(books.charged)} references of payments, {len(wrong)} wrong.")
+    return 1 if wrong else 0
+
+
+def _opened(folder: Path, service: str) -> Any:
+    path = folder / f"{service}.sqlite3"
+    # Read-only, beside a system that runs: SQLite's WAL keeps what is read as it was.
+    return sa.create_engine(f"sqlite:///file:{path}?mode=ro&uri=true").connect()
+
+
+def _stays(each: Booked, hotel: int, kind: str, night: date) -> bool:
+    return (
+        each.state in HOLDING
+        and (each.hotel_id, each.kind) == (hotel, kind)
+        and night in nights_of(each.arrival, each.nights)
+    )
+
+
+def _shown(places: Sequence[tuple[date, int]]) -> str:
+    return ", ".join(f"{night} (place {place})" for night, place in places) or "none"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

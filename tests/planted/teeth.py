@@ -1,0 +1,81 @@
+"""Whether the simulator bites: every planted bug, hunted with the hotel's own workload and audit.
+
+    python tests/planted/teeth.py [NUMBER ...] [--seeds 200] [--minutes 2] [--jobs 2]
+
+For each bug: the first seed that finds it, how many events its shrunk story has, and what broke. Exit status 1 when one
+is not found. Each is hunted in an interpreter of its own, on a copy of the sources.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from msgspec import Struct
+
+sys.path.insert(0, str(Path(__file__).parent))
+from planted import Planted, corpus, planted, python_path
+
+WORKLOADS = ("workload:book", "workload:cancel", "workload:browse")
+
+
+class Bite(Struct, frozen=True):
+    """What became of one hunt."""
+
+    number: int
+    name: str
+    seed: int | None  # that found it; None when none did
+    events: int | None  # of the shrunk schedule: acts and faults
+    broken: str
+
+
+def hunt(bug: Planted, *, seeds: int, minutes: float, jobs: int) -> Bite:
+    """Hunt one bug; raises RuntimeError when the simulator itself fails."""
+    with tempfile.TemporaryDirectory(prefix="planted-") as folder:
+        copy = Path(folder)
+        planted(copy, bug.patch)
+        command = [sys.executable, "-c", "from ropewalk.cli import main; main()", "sim"]
+        command += [str(copy / "examples/hotel/system.toml"), "--json", "--graveyard", str(copy / "graveyard")]
+        command += [part for workload in WORKLOADS for part in ("--workload", workload)]
+        command += ["--seeds", str(seeds), "--minutes", str(minutes), "--jobs", str(jobs)]
+        environment = {**os.environ, "PYTHONPATH": python_path(copy)}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode not in (0, 1) or not done.stdout:
+        raise RuntimeError(f"{bug.patch.name}: exit status {done.returncode}: {done.stderr[-2000:]}")
+    found = json.loads(done.stdout)["failures"]
+    if not found:
+        return Bite(bug.number, bug.name, None, None, "")
+    schedule = found[0]["schedule"]
+    events = len(schedule["acts"]) + len(schedule["faults"])
+    return Bite(bug.number, bug.name, schedule["seed"], events, found[0]["broken"])
+
+
+def main() -> None:
+    """Hunt those that are named, by default all; a line for each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("numbers", nargs="*", type=int)
+    parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--jobs", type=int, default=2)
+    given = parser.parse_args()
+    bites = []
+    for bug in corpus():
+        if given.numbers and bug.number not in given.numbers:
+            continue
+        bite = hunt(bug, seeds=given.seeds, minutes=given.minutes, jobs=given.jobs)
+        bites.append(bite)
+        said = f"seed {bite.seed}, {bite.events} events: {bite.broken[:140]}" if bite.seed is not None else "NOT FOUND"
+        print(f"{bite.number:02} {bite.name:40} {said}", flush=True)
+    found = [bite.events for bite in bites if bite.events is not None]
+    print(f"{len(found)} of {len(bites)} found; median story: {statistics.median(found) if found else '-'} events")
+    sys.exit(len(found) < len(bites))
+
+
+if __name__ == "__main__":
+    main()
