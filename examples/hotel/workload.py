@@ -37,6 +37,7 @@ CITIES = ("Barcelona", "Athens", "Amsterdam", "Nowhere")
 GOOD = "4242424242424242"
 REFUSED = (*sorted(DECLINED), "4242424242424241")  # the last one was mistyped
 MOVES_ON = 15.0  # seconds after which the guests want the next day
+PATIENCE = 10.0  # seconds a guest waits for an answer: a machine that lost its power never sends one
 ASKS = 12  # times that a guest asks
 PAUSE = 3.0  # seconds between two of them
 
@@ -91,6 +92,7 @@ async def cancel(world: Any, random: Random) -> None:
 async def browse(world: Any, random: Random) -> None:
     """Look at what there is: sums are right, and nothing that is sold out is offered."""
     city, stay = random.choice(CITIES), _stay(world, random)
+    _enter(world)
     found = await world.client(Hotels).search(
         Search(city=city, arrival=stay.arrival, nights=stay.nights, guests=stay.guests, sort="price")
     )
@@ -115,6 +117,7 @@ class _Visitor:
     def __init__(self, world: Any, random: Random) -> None:
         self.subject = f"guest-{random.getrandbits(48):012x}"
         self.reservations = world.client(Reservations, subject=self.subject)
+        self._world = world
         self._random = random
 
     async def book(self, stay: Stay) -> Reservation | None:
@@ -142,9 +145,9 @@ class _Visitor:
 
     async def asking(self, call: Callable[[], Awaitable[T]], key: str | None = None, asks: int = ASKS) -> T:
         """What `call()` returns, asked again while the hotel does not answer; NotFound is no answer to a guest."""
-        enter_context(Context(key=key))
         while True:
             asks -= 1
+            _enter(self._world, key)
             try:
                 return await call()
             except NotFound as error:
@@ -162,6 +165,11 @@ class _Visitor:
         assert got == expected, f"booked {expected}, and got {booked}"
         assert booking.card.number == GOOD, f"booked with a card that is declined: {booked}"
         assert booked.charge_id is not None, f"confirmed, and not paid: {booked}"
+
+
+def _enter(world: Any, key: str | None = None) -> None:
+    """What a browser says for its guest: how long it waits, and that this is a repetition."""
+    enter_context(Context(key=key, deadline=world.hosts["outside"].seconds() + PATIENCE))
 
 
 def _stay(world: Any, random: Random) -> Stay:

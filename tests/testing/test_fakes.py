@@ -37,7 +37,8 @@ from ropewalk import (
 )
 from ropewalk.driver import Driver
 from ropewalk.service import describe
-from ropewalk.testing.fakes import WrongAnswer, example, fake, playing
+from ropewalk.testing.examples import example
+from ropewalk.testing.fakes import WrongAnswer, fake, playing
 
 
 class Order(Struct, frozen=True):
@@ -78,6 +79,9 @@ class Payments(Contract, name="payments", version="2.0.0"):
 
     @get("/lines")
     async def lines(self) -> AsyncIterator[int]: ...
+
+    @get("/photo")
+    def photo(self) -> AsyncIterator[bytes]: ...
 
     @get("/page")
     async def page(self) -> Response: ...
@@ -142,6 +146,14 @@ def test_two_fakes_of_one_contract_have_nothing_in_common(play):
 
     assert [Charge(1), Charge(2), Charge(1)] == [play(each.read(0)) for each in (one, two, one)]
     assert (2, 1) == (len(one.calls), len(two.calls))
+
+
+def test_the_error_that_was_told_stays_as_it_was(play):
+    error = PaymentDeclined("no money")
+
+    play(Orders(fake(Payments, charge=error)).place(5))
+
+    assert ("no", "", None) == (error.ran, error.met_at, error.__traceback__)
 
 
 def test_an_error_can_be_told_by_its_class(play):
@@ -222,13 +234,23 @@ def test_a_stream_is_answered_by_its_pieces(play, answer):
     assert [1, 2, 3] == play(read())
 
 
-def test_an_operation_that_is_iterated_at_once(play):
-    payments = fake(Payments, watch=(Charge(1), Charge(2)))
+async def all_of(pieces: AsyncIterator[Any]) -> list[Any]:
+    return [piece async for piece in pieces]
 
-    async def read() -> list[Charge]:
-        return [piece async for piece in payments.watch()]
 
-    assert [Charge(1), Charge(2)] == play(read())
+def test_operations_that_are_iterated_at_once(play):
+    payments = fake(Payments, watch=(Charge(1), Charge(2)), photo=(b"\x00", b"\xff"))
+
+    assert [Charge(1), Charge(2)] == play(all_of(payments.watch()))
+    assert b"\x00\xff" == b"".join(play(all_of(payments.photo())))
+
+
+def test_a_stream_too_many_is_told_as_any_call(play):
+    payments = fake(Payments, watch=[(Charge(1),)])
+    play(all_of(payments.watch()))
+
+    with pytest.raises(AssertionError, match=r"^payments\.watch was called 2 times, and told to answer 1\.$"):
+        play(all_of(payments.watch()))
 
 
 def test_arguments_are_heard_with_defaults_filled_in_and_without_what_is_supplied(play):
@@ -289,7 +311,7 @@ def test_an_operation_that_nobody_answers_is_named(play):
         play(fake(Payments).find())
 
 
-@pytest.mark.parametrize("name", ["charge", "find", "forget", "receipt", "watch", "lines"])
+@pytest.mark.parametrize("name", ["charge", "find", "forget", "receipt", "watch", "lines", "photo"])
 def test_a_wrong_answer_is_refused_before_any_call(name):
     with pytest.raises(WrongAnswer, match=rf"^payments\.{name} answers .*, and was told to answer 3 \(int\): Expected"):
         fake(Payments, **{name: 3})
@@ -317,6 +339,10 @@ def test_a_list_that_was_meant_as_one_answer_is_explained():
 def test_a_wrong_piece_of_a_stream_is_refused():
     with pytest.raises(WrongAnswer, match=r"payments\.lines answers AsyncIterator\[int\], and was told to answer 'x'"):
         fake(Payments, lines=(1, "x"))
+    with pytest.raises(
+        WrongAnswer, match=r"payments\.photo answers AsyncIterator\[bytes\], and was told to answer 'YWJj'"
+    ):
+        fake(Payments, photo=(b"", "YWJj"))
 
 
 def test_a_function_that_cannot_take_the_arguments_is_refused():
@@ -408,6 +434,9 @@ class Legacy(Payments, Service):
 
     async def lines(self) -> AsyncIterator[int]:
         return three()
+
+    async def photo(self) -> AsyncIterator[bytes]:
+        yield b""
 
     async def page(self) -> Response:
         return Response()

@@ -354,6 +354,19 @@ def test_a_sender_is_paused_while_much_is_held_and_goes_on_when_it_is_not(bench)
     assert pieces * 65536 == len(far.taken())
 
 
+def test_a_sender_that_has_ended_is_not_asked_for_more(bench):
+    client, near, _, far = bench.connect()
+    far.blocked = True
+    for _ in range(5):
+        client.dataReceived(b"x" * 65536)
+
+    client.readConnectionLost()
+    far.unblock()
+
+    assert "paused" == near.producerState
+    assert ["fin"] == far.said
+
+
 def test_a_sender_whose_bytes_are_swallowed_is_not_paused(bench):
     client, near, _, far = bench.connect()
     far.blocked = True

@@ -234,8 +234,9 @@ def test_a_second_answer_is_refused(stage):
     [played] = stage.expect("add")
     played.answer(6)
 
-    with pytest.raises(RuntimeError, match=re.escape("payments.add(amount=5, to='') was answered already.")):
-        played.fail(KeyError)
+    for again in (played.fail, played.answer):
+        with pytest.raises(RuntimeError, match=re.escape("payments.add(amount=5, to='') was answered already.")):
+            again(KeyError)
     assert "<Played payments.add(amount=5, to=''), answered>" == repr(played)
 
 
@@ -291,6 +292,15 @@ def test_a_standing_answer_is_given_to_calls_that_wait(stage):
     stage.script.answer("add", 9)
 
     assert [9] == outcome
+    stage.script.verify()
+
+
+def test_a_standing_answer_comes_too_late_for_a_caller_that_gave_up(stage):
+    stage.call("add", 4)
+    stage.clock.advance(30)
+
+    stage.script.answer("add", 9)
+
     stage.script.verify()
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 
 from treq.client import HTTPClient
 
 from ropewalk import RopewalkError, Unavailable
 
+PATIENCE = 2.0  # seconds: a machine that lost its power never answers, and a sweep has no deadline that would end it
+
 
 async def read_clock(http: HTTPClient) -> datetime:
     """The time in UTC, to the second; raises Unavailable when the clock service does not tell it."""
     try:
-        reply = await http.get("sibling://clock/now")
-        text = await reply.text()
+        async with asyncio.timeout(PATIENCE):
+            reply = await http.get("sibling://clock/now")
+            text = await reply.text()
     except RopewalkError:
         raise
     except Exception as error:  # whatever can go wrong on the way: Twisted has no common base for it

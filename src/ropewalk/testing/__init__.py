@@ -25,13 +25,13 @@ _HOME = {
     "replay": "simulation",
     "crash_points": "points",
     "fake": "fakes",
-    "example": "fakes",
+    "example": "examples",
     "Script": "scripted",
     "FaultProxy": "proxy",
     "Toxics": "proxy",
 }
 
-__all__ = ["World", *sorted(_HOME.keys() - {"World"})]  # noqa: PLE0604
+__all__ = ["World", *sorted(_HOME.keys() - {"World"})]
 
 
 def __getattr__(name: str) -> Any:

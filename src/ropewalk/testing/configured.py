@@ -15,20 +15,33 @@ from ..store import Database
 SECRET = "the secret of a simulated world"
 
 
-def configured(system: str | Path | Sequence[type[Service]], settings: Mapping[str, Mapping[str, Any]]) -> Config:
-    """The configuration of a system file or of service classes; `settings` of services win over the file's."""
+def configured(
+    system: str | Path | Sequence[type[Service]],
+    settings: Mapping[str, Mapping[str, Any]],
+    played: Sequence[type[Service]] = (),
+) -> Config:
+    """The configuration of a system file or of service classes; `settings` of services win over the file's.
+
+    `played` take the places of the services of their names, or are added.
+    """
     given: dict[str, Any] = {
         "system": {"secret": SECRET},
         "settings": {name: dict(values) for name, values in settings.items()},
     }
+    instead = {describe(cls).name: cls for cls in played}
     if isinstance(system, (str, Path)):
-        return load(str(system), {}, given)
+        written = load(str(system), {}, given | {"services": _targets(instead)})
+        return _Given(**dict(written), classes=instead) if instead else written
     classes = {describe(cls).name: cls for cls in system}
     if len(classes) != len(system):
         raise ConfigurationError("Two of these services have one name.")
-    services = {name: f"{_module(cls)}:{cls.__name__}" for name, cls in classes.items()}
-    file = SystemFile(services=services, **given)
+    classes |= instead
+    file = SystemFile(services=_targets(classes), **given)
     return _Given(file=file, target="", folder=Path.cwd(), origins={}, environment={}, classes=classes)
+
+
+def _targets(classes: Mapping[str, type[Service]]) -> dict[str, str]:
+    return {name: f"{_module(cls)}:{cls.__name__}" for name, cls in classes.items()}
 
 
 def packages_of(classes: Iterable[type]) -> frozenset[str]:
@@ -56,7 +69,7 @@ class _Given(Config):
 
     def service_class(self, name: str) -> type[Service]:
         """The class of a service."""
-        return self.classes[name]  # type: ignore[no-any-return]
+        return self.classes.get(name) or super().service_class(name)
 
 
 def _module(cls: type) -> str:

@@ -25,7 +25,7 @@ from zope.interface import implementer
 
 from .network import Network
 from .tcp import Connector, Port
-from .timeline import Timeline, Timer
+from .timeline import NEVER, Timeline, Timer
 
 FIRST_PORT = 40000  # of outgoing connections
 
@@ -48,7 +48,7 @@ class Host:
         self.up = False  # whether a process runs
         self.powered = True  # whether there is a kernel to answer for it
         self.paused = False
-        self.backlog: list[Timer] = []  # what fired while it was paused
+        self.backlog: list[Timer] = []  # what should have happened while it was paused
         self.reactor = Reactor(self)
         self.past: list[Any] = []  # dead processes: kept, so that nothing of them is collected while others live
         self._port = FIRST_PORT
@@ -59,8 +59,12 @@ class Host:
 
     def seconds(self) -> float:
         """This host's monotonic clock."""
-        at, shown = self._since
-        return shown + (self.timeline.now - at) * self._rate
+        return self.shown_at(self.timeline.now)
+
+    def shown_at(self, at: float) -> float:
+        """What this host's monotonic clock shows at a moment of virtual time, as it goes now."""
+        since, shown = self._since
+        return shown + (at - since) * self._rate
 
     def instant(self, delay: float) -> float:
         """The moment of virtual time that is `delay` of this host's seconds from now."""
@@ -68,23 +72,39 @@ class Host:
 
     def drift(self, rate: float) -> None:
         """From now on its clocks go `rate` times as fast as the world's."""
+        waiting = [(timer, timer.getTime()) for timer in self.timeline.pending(self.reactor)]
         self._since = self.timeline.now, self.seconds()
         self._rate = rate
+        for timer, due in waiting:
+            self.timeline.move(timer, self.instant(due - self.seconds()))
+
+    def stop(self) -> None:
+        """The process stands still."""
+        self.paused = True
+
+    def go_on(self) -> None:
+        """With all that should have happened meanwhile, in its order."""
+        self.paused = False
+        waited, self.backlog = self.backlog, []
+        for timer in waited:
+            if timer.active() and timer.at == NEVER:
+                self.timeline.move(timer, self.timeline.now)
 
     def boot(self) -> Reactor:
         """A new process's reactor."""
-        self.up = self.powered = True
-        self.paused = False
+        self.up = True
         self.reactor = Reactor(self)
+        if not self.powered:
+            self.powered = True
+            self.network.powered(self)
         return self.reactor
 
     def die(self, *, power: bool = False) -> None:
         """The process is killed; with `power` nobody is left to say so to its peers."""
         self.up = False
         self.powered = not power
-        self.paused = False
-        self.backlog.clear()
         self.reactor.alive = False
+        self.go_on()  # what waited finds nobody
         self.network.lose(self.reactor, silently=power)
 
     def next_port(self) -> int:
@@ -118,6 +138,10 @@ class Reactor:
     def instant(self, delay: float) -> float:
         """As Host."""
         return self.host.instant(delay)
+
+    def shown_at(self, at: float) -> float:
+        """As Host."""
+        return self.host.shown_at(at)
 
     def callLater(self, delay: float, callable: Callable[..., object], *args: Any, **kwargs: Any) -> Timer:
         """Call after `delay` of the host's seconds, unless the process dies before."""
@@ -256,7 +280,10 @@ class _Resolution:
 
 @implementer(IHostnameResolver)
 class Names:
-    """The names of the hosts: their own ("payments/1"), that of a service for an instance that is up, and addresses."""
+    """The names of the hosts: their own ("payments/1"; in a URL "payments-1"), that of a service, and addresses.
+
+    A service's name means an instance of it that is up.
+    """
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -266,6 +293,8 @@ class Names:
         if name in ("localhost", "127.0.0.1"):
             return self._host.address
         hosts = self._host.world.hosts
+        service, _, number = name.rpartition("-")
+        name = f"{service}/{number}" if f"{service}/{number}" in hosts else name
         named = [hosts[name]] if name in hosts else self._host.world.instances_of(name)
         return next((host.address for host in named if host.up), named[0].address if named else name)
 

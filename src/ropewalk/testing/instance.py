@@ -21,6 +21,7 @@ from ..http.sibling_agent import SiblingAgent
 from ..memory.connection import LocalConnection
 from ..message import ANONYMOUS, Principal, Request, Response
 from ..operation import Operation
+from ..policy.deadline import DEFAULT_TIMEOUT
 from ..runtime.config import Config
 from ..runtime.placement import Placement
 from ..runtime.process import Process
@@ -55,11 +56,14 @@ class Instance(Process):
             store=SimulatedStore(reactor, world),
             workers=SimulatedWorkers(reactor),
             drain_delay=0.0,
-            on_failure=self._could_not_start,
         )
 
-    def _could_not_start(self, error: BaseException) -> None:
-        self.failure = error
+    def _failed(self, failure: Any) -> None:
+        if failure.check(Unavailable):  # its database is down: no failure of its own
+            self._world.could_not_start(self._simulated)
+        else:
+            super()._failed(failure)
+            self.failure = failure.value
 
     def _server_stack(self, name: str, done: Any = None, **options: Any) -> Sequence[Any]:
         return super()._server_stack(name, done, **options)  # what calls there were, `Told` says
@@ -260,7 +264,7 @@ class SimulatedClient(Instance):
         """A client of `contract` whose calls are on behalf of `principal`."""
         callee = self.config.keeper(contract)
         meter = Calls("ropewalk_client", "Calls", (("caller", "outside"), ("callee", callee)))
-        stack = client_stack(clock=self.clock, random=self._ids, meter=meter)
+        stack = client_stack(clock=self.clock, random=self._ids, meter=meter, timeout=DEFAULT_TIMEOUT)
         handler = compose(stack, self._connection("outside", callee, contract))
 
         def ask(request: Request) -> Awaitable[Response]:

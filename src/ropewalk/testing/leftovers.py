@@ -57,7 +57,7 @@ class ReactorLeftovers:
 
     What existed before may go on: a server that was listening may have new connections, and a timer that arms itself
     again is another one each time. So things are compared by owner: the factory of a protocol, the object of a method,
-    the name of a function.
+    the name of a function. They are named and left alone: whoever owns them would stumble over their absence.
     """
 
     def __init__(self) -> None:
@@ -72,20 +72,18 @@ class ReactorLeftovers:
         reactor = _installed()
         if reactor is None:
             return []
-        timers = [f"a timer of {_name(_function(timer))}" for timer in self._new_timers(reactor)]
-        return sorted([*timers, *(f"a socket: {_socket_name(each)}" for each in self._new_sockets(reactor))])
+        timers = [each for each in reactor.getDelayedCalls() if not self._is_known_timer(each)]
+        sockets = [each for each in _sockets(reactor) if not self._is_known(each)]
+        named = [f"a timer of {_name(_function(each))}" for each in timers]
+        return sorted([*named, *(f"a socket: {_socket_name(each)}" for each in sockets)])
 
-    def end(self) -> None:
-        """Cancel the timers, so that the next test is not blamed for them."""
-        reactor = _installed()
-        for timer in self._new_timers(reactor) if reactor is not None else []:
-            timer.cancel()
-
-    def _new_timers(self, reactor: Any) -> list[Any]:
-        return [timer for timer in reactor.getDelayedCalls() if not _among(_owner(timer), self._timers)]
-
-    def _new_sockets(self, reactor: Any) -> list[Any]:
-        return [each for each in _sockets(reactor) if not self._is_known(each)]
+    def _is_known_timer(self, timer: Any) -> bool:
+        if _among(_owner(timer), self._timers):
+            return True
+        # A timeout of a connection to a server that was there before: of its own protocol, or of a pool that keeps it.
+        things = (getattr(_function(timer), "__self__", None), *timer.args)
+        transports = [getattr(thing, "transport", None) for thing in things]
+        return any(self._is_known(transport) for transport in transports if transport is not None)
 
     def _is_known(self, socket: Any) -> bool:
         listener = getattr(socket, "server", None)  # of a connection that was accepted

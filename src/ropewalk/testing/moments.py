@@ -53,9 +53,11 @@ class Moments:
             raise ValueError(f"nth: expected 1 for the next time, or more, got {nth!r}.")
         self._armed.append(Armed(tuple(hosts), moment, nth, power))
 
-    def disarm(self) -> None:
-        """Nobody dies at a moment any more."""
-        self._armed.clear()
+    def disarm(self, hosts: Sequence[Host]) -> None:
+        """None of `hosts` dies at a moment any more."""
+        for armed in self._armed:
+            armed.hosts = [host for host in armed.hosts if host not in hosts]
+        self._armed = [armed for armed in self._armed if armed.hosts]
 
     def now(self, reactor: Reactor, name: str) -> None:
         """A moment in plain code; raises Stopped when its process is dead or dies there."""

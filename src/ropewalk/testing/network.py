@@ -40,6 +40,7 @@ class Network:
         self._links: dict[tuple[Any, Any], Link] = {}
         self._randoms: dict[tuple[Any, Any], Random] = {}
         self._usual = Link()
+        self._free: dict[tuple[Any, Any], float] = {}  # when a link of limited bandwidth has sent what it was given
         self._held: dict[tuple[Any, Any], deque[Callable[[], object]]] = {}
         self.ports: dict[tuple[str, int], Port] = {}  # by address and port number
         self.hosts: dict[str, Any] = {}  # by address
@@ -54,10 +55,18 @@ class Network:
     def change(self, source: Any, target: Any, **changes: Any) -> None:
         """Change the link; what was held back goes on its way when it is no longer blocked."""
         key = (source, target)
-        self._links[key] = link = msgspec.structs.replace(self.link(source, target), **changes)
-        if not link.blocked:
-            for send in self._held.pop(key, ()):
-                send()
+        self._links[key] = msgspec.structs.replace(self.link(source, target), **changes)
+        if self.passes(source, target):
+            self._release(key)
+
+    def passes(self, source: Any, target: Any) -> bool:
+        """Whether what `source` sends arrives at the moment; if not, it is sent again until it does."""
+        return target.powered and not self.link(source, target).blocked
+
+    def powered(self, host: Any) -> None:
+        """A machine is on again, and hears what was sent to it again and again."""
+        for key in [key for key in self._held if key[1] is host and self.passes(*key)]:
+            self._release(key)
 
     def usual(self) -> None:
         """Every link is as at the beginning."""
@@ -72,32 +81,43 @@ class Network:
             self._randoms[key] = Random(f"{self._seed}/link/{source.name}/{target.name}")
         return self._randoms[key]
 
-    def latency(self, source: Any, target: Any, size: int = 0) -> float:
-        """Seconds that `size` bytes take from `source` to `target` now."""
+    def arrival(self, source: Any, target: Any, size: int = 0) -> float:
+        """The moment at which `size` bytes, sent now from `source`, have arrived at `target`."""
         link = self.link(source, target)
         low, high = link.latency
-        seconds = low + (high - low) * self.random(source, target).random()
-        return seconds + size / link.bandwidth if link.bandwidth else seconds
+        latency = low + (high - low) * self.random(source, target).random()
+        return self.timeline.now + latency + self.transmission(source, target, size)
+
+    def transmission(self, source: Any, target: Any, size: int) -> float:
+        """Seconds until `size` more bytes have left, those before them first."""
+        bandwidth = self.link(source, target).bandwidth
+        if not bandwidth:
+            return 0.0
+        key, now = (source, target), self.timeline.now
+        self._free[key] = max(now, self._free.get(key, 0.0)) + size / bandwidth
+        return self._free[key] - now
 
     def send(self, source: Any, target: Any, arrive: Callable[[], object], size: int = 0) -> None:
         """Call `arrive` when what `source` sends now has reached `target`; it is held while the link is blocked."""
 
         def sent() -> None:
-            self.timeline.call_at(self.timeline.now + self.latency(source, target, size), target, arrived)
+            self.timeline.call_at(self.arrival(source, target, size), target, arrived)
 
         def arrived() -> None:
-            if self.link(source, target).blocked:
-                self.hold(source, target, sent)
-            else:
+            if self.passes(source, target):
                 arrive()
+            else:
+                self.hold(source, target, sent)
 
-        if self.link(source, target).blocked:
-            self.hold(source, target, sent)
-        else:
-            sent()
+        sent()
 
     def hold(self, source: Any, target: Any, send: Callable[[], object]) -> None:
+        """Call `send` when what `source` sends arrives again."""
         self._held.setdefault((source, target), deque()).append(send)
+
+    def _release(self, key: tuple[Any, Any]) -> None:
+        for send in self._held.pop(key, ()):
+            send()
 
     # -- connections
 
@@ -110,20 +130,21 @@ class Network:
         self.send(source, target, lambda: self._asked(connector, source, target))
 
     def _asked(self, connector: Connector, source: Any, target: Any) -> None:
-        if not target.powered:
-            return
         port = self.ports.get((connector.host, connector.port)) if target.up else None
         client_address = IPv4Address("TCP", source.address, source.next_port())
-        theirs = port.accept(client_address) if port is not None else None
-        if theirs is None:
+        if port is None:
             self.send(target, source, connector.refused)
             return
-        server = End(self, port.reactor, theirs, port.getHost(), client_address)  # type: ignore[union-attr]
-        client = End(self, connector.reactor, None, client_address, port.getHost())  # type: ignore[union-attr]
+        theirs = port.accept(client_address)
+        server = End(self, port.reactor, theirs, port.getHost(), client_address)
+        client = End(self, connector.reactor, None, client_address, port.getHost())
         server.peer, client.peer = client, server
         server.flow, client.flow = Flow(self, server, client), Flow(self, client, server)
         self.send(target, source, lambda: connector.connected(client))
-        server.begin()
+        if theirs is None:
+            server.loseConnection()
+        else:
+            server.begin()
 
     def lose(self, reactor: Any, *, silently: bool) -> None:
         """A reactor is no more. Its kernel resets its connections, unless the whole machine went `silently`."""

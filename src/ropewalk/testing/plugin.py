@@ -206,7 +206,6 @@ def _looked_after(item: Any) -> Iterator[LoggedFailures]:
     try:
         yield failures
         left = _left_by_now(things)
-        things.end()
         world = _world(item)
         # What a World heard went to the log as well; what one of its timers raised did not.
         failed = failures.remaining() or (world.failures if world is not None else [])

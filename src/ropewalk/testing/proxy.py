@@ -396,10 +396,9 @@ class _Pipe:
         self._sink = sink
         self._clock = clock
         self._random = random
-        self._pieces: deque[_Piece] = deque()
+        self._pieces: deque[_Piece] = deque()  # a piece that is due waits for those before it
         self._held = 0  # bytes
         self._passed = 0  # bytes
-        self._due = 0.0  # of the last piece, which none may overtake
         self._next = 0.0  # clock.seconds() value before which the bandwidth lets nothing pass
         self._timer: IDelayedCall | None = None
         self._ready = False  # all that was written has left
@@ -425,7 +424,7 @@ class _Pipe:
     def _add(self, piece: _Piece) -> None:
         toxics = self._toxics
         late = toxics.latency + (toxics.jitter and toxics.jitter * self._random.random())
-        piece.due = self._due = max(self._due, self._clock.seconds() + late)
+        piece.due = self._clock.seconds() + late
         self._pieces.append(piece)
         self._held += len(piece.data)
         self._pump()

@@ -41,6 +41,7 @@ class Flow:
         self._turn = -1
         self._queue: deque[bytearray | str] = deque()  # sent and not arrived
         self._last = 0.0  # when the latest of them arrives
+        self._timer: Any = None  # of that segment's arrival
         self._held = False
         self.on_the_way = 0  # bytes not yet handed to the other end's protocol
 
@@ -49,6 +50,10 @@ class Flow:
         self.on_the_way += len(data)
         if self._collecting is not None and self._turn == self._network.timeline.fired and self._queue:
             self._collecting += data
+            network, source, target = self._network, self._source.reactor.host, self._target.reactor.host
+            if self._timer is not None and self._timer.active() and network.link(source, target).bandwidth:
+                self._last = network.timeline.now + network.transmission(source, target, len(data))
+                network.timeline.move(self._timer, max(self._last, self._timer.at))
             return
         self._collecting = bytearray(data)
         self._turn = self._network.timeline.fired
@@ -63,9 +68,8 @@ class Flow:
 
     def _schedule(self, source: Any, target: Any, size: int) -> None:
         network = self._network
-        at = max(self._last, network.timeline.now + network.latency(source, target, size))
-        self._last = at
-        network.timeline.call_at(at, target, self._arrive)
+        self._last = max(self._last, network.arrival(source, target, size))
+        self._timer = network.timeline.call_at(self._last, target, self._arrive)
 
     def _arrive(self) -> None:
         if self._held or not self._queue:
@@ -73,7 +77,7 @@ class Flow:
         network = self._network
         source, target = self._source.reactor.host, self._target.reactor.host
         link = network.link(source, target)
-        if link.blocked:
+        if not network.passes(source, target):
             self._held = True
             network.hold(source, target, self._released)
             return
@@ -90,8 +94,7 @@ class Flow:
                 self._queue.appendleft(segment[at:])
                 segment = segment[:at]
                 self._schedule_first(target)
-        if self._target.reactor.host.powered:
-            self._target.arrived(segment)
+        self._target.arrived(segment)
 
     def _schedule_first(self, target: Any) -> None:
         # Its second half comes before what follows: nothing else of this flow has fired in between.
@@ -119,6 +122,8 @@ class End:
         self._peer_address = peer
         self.connected = True
         self.disconnecting = False
+        self._closing = False
+        self._said_all = False  # a FIN is on its way, or was
         self.connector: Connector | None = None
         self.gone = False  # with its process: whatever still refers to it does nothing any more
         self._inbox: deque[bytearray | str] = deque()
@@ -138,7 +143,7 @@ class End:
         """Send bytes; ignored when the connection is no more."""
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"Data must be bytes, got {type(data).__name__}.")
-        if not self.connected or self.gone or not data:
+        if not self.connected or self.gone or self._said_all or not data:
             return
         self.flow.write(bytes(data))
         if self._streaming and not self._asked_to_pause and self.flow.on_the_way > WINDOW:
@@ -164,8 +169,8 @@ class End:
 
     def loseWriteConnection(self) -> None:
         """Say that no more is to come."""
-        if self.connected and not self.gone:
-            self.flow.send(FIN)
+        if self.connected and not self.gone and not self._said_all:
+            self.reactor.callLater(0, self._say_all, True)
 
     def getHost(self) -> IPv4Address:
         """This end."""
@@ -234,6 +239,8 @@ class End:
                 self._answer_reset()
             return
         if not self.connected:
+            if isinstance(segment, bytearray):
+                self._answer_reset()  # nobody reads it any more
             return
         self._inbox.append(segment)
         self._read()
@@ -295,14 +302,26 @@ class End:
         if self.protocol is not None and IHalfCloseableProtocol.providedBy(self.protocol):
             self.reactor.call(self.protocol.readConnectionLost)
             return
-        self.flow.send(FIN)
+        self._say_all(False)
         self.lost(Failure(error.ConnectionDone()))
 
     def _close_when_sent(self) -> None:
-        if self._producer is not None or self.flow.on_the_way > WINDOW or self.gone:
-            return
-        self.flow.send(FIN)
-        self._lose_soon(error.ConnectionDone())
+        if self._producer is None and self.flow.on_the_way <= WINDOW and not self.gone and not self._closing:
+            self._closing = True
+            self._reading = False
+            self.reactor.callLater(0, self._close)  # what is written in this turn still goes
+
+    def _close(self) -> None:
+        if self.connected:
+            self._say_all(False)
+            self.lost(Failure(error.ConnectionDone()))
+
+    def _say_all(self, half: bool) -> None:
+        if not self._said_all and self.connected:
+            self._said_all = True
+            self.flow.send(FIN)
+            if half and IHalfCloseableProtocol.providedBy(self.protocol):
+                self.reactor.call(self.protocol.writeConnectionLost)
 
     def _lose_soon(self, reason: Exception) -> None:
         # In a turn of its own, as a real transport: whoever closes goes on undisturbed.
@@ -402,7 +421,8 @@ class Connector:
         if not self.reactor.alive or self.state != "connecting":
             end.gone = True
             self._network.connections.pop(end, None)
-            end.flow.send(RST)
+            if self.reactor.host.powered:
+                end.flow.send(RST)
             return
         self.state = "connected"
         self._stop_waiting()
@@ -410,12 +430,11 @@ class Connector:
             self._failed(error.ConnectionLost())
             return
         protocol = self.reactor.call(self.factory.buildProtocol, end.getPeer())
-        if protocol is None:
-            end.abortConnection()
-            self._failed(error.UserError())
-            return
         self.transport = end
         end.connector = self
+        if protocol is None:
+            end.loseConnection()
+            return
         end.protocol = protocol
         end.begin()
         end._read()

@@ -10,15 +10,18 @@ from twisted.internet.error import AlreadyCalled, AlreadyCancelled
 from twisted.internet.interfaces import IDelayedCall
 from zope.interface import implementer
 
+NEVER = float("inf")
 _FEW = 64  # cancelled timers that may lie about before the heap is swept
 
 
 class Owner(Protocol):
     """Whose timer it is, by whose clock."""
 
-    def seconds(self) -> float: ...
     def instant(self, delay: float) -> float:
         """The moment of virtual time that is `delay` of the owner's seconds from now."""
+
+    def shown_at(self, at: float) -> float:
+        """What the owner's clock shows at that moment of virtual time, as it goes now."""
 
 
 @implementer(IDelayedCall)
@@ -41,7 +44,7 @@ class Timer:
 
     def getTime(self) -> float:
         """When, by the owner's clock."""
-        return float(self.owner.seconds() + (self.at - self._timeline.now))
+        return float(self.owner.shown_at(self.at))
 
     def active(self) -> bool:
         """Whether it is still to come."""
@@ -61,7 +64,7 @@ class Timer:
     def delay(self, secondsLater: float) -> None:
         """It is to happen later than planned."""
         self._still()
-        self._timeline.move(self, self.at + secondsLater)
+        self._timeline.move(self, self.at + self.owner.instant(secondsLater) - self._timeline.now)
 
     def _still(self) -> None:
         if self.state == "cancelled":
@@ -113,6 +116,12 @@ class Timeline:
             for _, order, timer in sorted(self._heap)
             if timer.state == "active" and timer.order == order and owner in (None, timer.owner)
         ]
+
+    def postpone(self, timer: Timer) -> None:
+        """Let a timer that was taken out happen when somebody moves it; until then it can be cancelled as any other."""
+        timer.state = "active"
+        timer.at = NEVER
+        heapq.heappush(self._heap, (NEVER, timer.order, timer))
 
     def move(self, timer: Timer, at: float) -> None:
         """Let an active timer happen at another moment."""

@@ -38,6 +38,7 @@ from .instance import Instance, SimulatedClient
 from .log import Log
 from .moments import Moments, Stopped
 from .network import Network
+from .scripted import Script
 from .store import DatabaseHost, LookingDatabase
 from .timeline import Timeline
 from .values import Event
@@ -46,6 +47,7 @@ T = TypeVar("T")
 
 BEGINS = 1_777_626_000.0  # what the wall clocks show at first: 2026-05-01T09:00:00Z
 FIRST_PORT = 8000
+AGAIN = 1.0  # seconds until a process that could not start is started again
 OUTSIDE = "outside"
 SWEEP = 20_000  # turns between two collections of garbage, so that they come at the same moments in every run
 
@@ -64,11 +66,13 @@ class World:
         seed: int = 0,
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         instances: int = 2,
+        scripted: Sequence[type[Contract]] = (),
         wire: str = "http",
         trace: Callable[[str], object] | None = None,
         sweep: int = SWEEP,
     ) -> None:
         """`system`: a system file, or service classes; `settings`: by service, over the file's; `instances` of each.
+        `scripted`: contracts whose services the test plays itself, by `sibling`.
 
         `wire`: "http" for real bytes, "direct" for calls without them; `trace` is given each line of the log; `sweep`:
         turns between garbage collections. Returns when every instance serves; raises what kept one from starting.
@@ -96,7 +100,9 @@ class World:
         self._sweep = sweep
         self._context = contextvars.Context()
         self._folder = tempfile.TemporaryDirectory(prefix="ropewalk-world-")
-        self._config = configured(system, settings or {})
+        self._scripts = {contract: Script(contract) for contract in scripted}
+        played = [script.service_class() for script in self._scripts.values()]
+        self._config = configured(system, settings or {}, played)
         self._classes = {name: self._config.service_class(name) for name in self._config.services}
         self._chances: dict[str, Random] = {}
         self._cooperators: dict[Any, Cooperator] = {}
@@ -140,6 +146,14 @@ class World:
     def client(self, contract: type[Contract], subject: str | None = None, scopes: Iterable[str] = ()) -> Any:
         """The sibling as any caller has it, on behalf of nobody or of `subject`. A call of it has begun when made."""
         return self._outside.client(contract, Principal(None, subject, frozenset(scopes)))
+
+    def sibling(self, contract: type[Contract]) -> Script:
+        """The sibling that the test plays: `call = world.run(sibling.expect("charge"))`, then `call.answer(value)`."""
+        if contract not in self._scripts:
+            raise ValueError(
+                f"{contract.__name__} is not played by this test: World(..., scripted=[{contract.__name__}])."
+            )
+        return self._scripts[contract]
 
     @property
     def http(self) -> Any:
@@ -216,7 +230,9 @@ class World:
 
     def restart(self, name: str | None = None) -> None:
         """Start what is down of what `name` names, by default of everything."""
-        for host in self._named(name) if name is not None else list(self.hosts.values()):
+        hosts = self._named(name) if name is not None else list(self.hosts.values())
+        self.moments.disarm(hosts)
+        for host in hosts:
             if host.up or host.name == OUTSIDE:
                 continue
             self._fault(f"restart {host.name}")
@@ -232,17 +248,14 @@ class World:
         for host in self._named(name):
             if host.up and not host.paused:
                 self._fault(f"pause {host.name}")
-                host.paused = True
+                host.stop()
 
     def resume(self, name: str | None = None) -> None:
         """They go on, with all that has waited."""
         for host in self._named(name) if name is not None else list(self.hosts.values()):
             if host.paused:
                 self._fault(f"resume {host.name}")
-                host.paused = False
-                waited, host.backlog = host.backlog, []
-                for timer in waited:
-                    self.timeline.call_at(self.timeline.now, timer.owner, timer.function, timer.args, timer.kwargs)
+                host.go_on()
 
     def jump(self, name: str, seconds: float) -> None:
         """Their wall clocks jump ahead, or back; what is monotonic stays so."""
@@ -282,7 +295,7 @@ class World:
 
     def calm(self) -> None:
         """All faults end: links are as usual, clocks right, everything runs."""
-        self.moments.disarm()
+        self.moments.disarm(list(self.hosts.values()))
         self.network.usual()
         self.resume()
         for host in self.hosts.values():
@@ -312,7 +325,7 @@ class World:
         return [
             f"{operation} of {host}, begun at {at:.3f} s"
             for (host, operation, at) in self.calls.values()
-            if self.now - at > seconds and self.hosts[host].up
+            if self.now - at > seconds
         ]
 
     def statistics(self) -> dict[str, int]:
@@ -335,7 +348,11 @@ class World:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
-        if error is None and self.failures:
+        if error is not None:
+            return
+        for script in self._scripts.values():
+            script.verify()
+        if self.failures:
             raise AssertionError(f"{len(self.failures)} failures were left in the world:\n" + "\n".join(self.failures))
 
     def flush_failures(self, *types: type[BaseException]) -> list[str]:
@@ -431,6 +448,7 @@ class World:
             owner.keep(timer)
             return True
         if host.paused:
+            self.timeline.postpone(timer)
             host.backlog.append(timer)
             return True
         function = timer.function
@@ -531,11 +549,19 @@ class World:
         self.processes[host.name] = process
         process.startService()
 
+    def could_not_start(self, reactor: Reactor) -> None:
+        """A process has ended before it served, as its supervisor sees it: it is started again."""
+        host = reactor.host
+        if reactor.alive:
+            self._kill(host)
+            self.at(self.now + AGAIN, self.restart, host.name)
+
     def _kill(self, host: Host, *, power: bool = False) -> None:
         self.crashes[host.name] += 1
         self.log.tell(
             Event(self.timeline.now, host.name, "crashed", f"{'power failure of' if power else 'crash'} {host.name}")
         )
+        self.calls = {call: under_way for call, under_way in self.calls.items() if under_way[0] != host.name}
         host.past.append(host.reactor)
         host.die(power=power)
         if host.name.endswith("/database"):
