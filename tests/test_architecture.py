@@ -102,6 +102,11 @@ ALLOWED = {
         "driver.py",
         "twisted.internet.reactor",
     ): "Driver.of, given no reactor, takes the installed one; never in an operation",
+    ("testing/guards.py", "threading"): "it closes these ways, and must know in which thread",
+    ("testing/guards.py", "time.gmtime"): "likewise: what it answers is of the simulated time",
+    ("testing/waiting.py", "twisted.internet.reactor"): "waits on the real reactor, for tests of real processes",
+    ("testing/systems.py", "twisted.internet.reactor"): "likewise: it is the real system, in one process or in many",
+    ("testing/systems.py", "time.time"): "likewise",
 }
 
 # Whoever imports klein or txredisapi has chosen a reactor: both import the global one at their top.

@@ -33,13 +33,6 @@ class Rooms(Service, name="rooms"):
     def __init__(self) -> None:
         self.seen: list[str] = []
 
-    async def start(self) -> None:
-        await asyncio.sleep(1)
-
-    async def stop(self) -> None:
-        await asyncio.sleep(0.5)
-        self.seen.append("stopped")
-
     @get("/rooms/<int:number>")
     async def read(self, number: int) -> str:
         self.seen.append(f"read {number}")
@@ -89,6 +82,13 @@ class Desk(Service, name="desk"):
         return await self.rooms.slow(number)
 
 
+class Lodge(Service, name="lodge"):
+    """Opens at leisure."""
+
+    async def start(self) -> None:
+        await asyncio.sleep(1)
+
+
 class Raw(Protocol):
     """A client that says what it is told to."""
 
@@ -129,7 +129,10 @@ class Inn:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.rooms: Any = world.processes["rooms/1"].services["rooms"]
+
+    @property
+    def rooms(self) -> Any:
+        return self.world.processes["rooms/1"].services["rooms"]
 
     def connect(self, service: str = "rooms") -> Raw:
         """A connection from outside, which is there."""
@@ -587,14 +590,14 @@ def test_a_process_that_stops_is_not_ready_for_a_while_and_serves_until_then(inn
     assert b"connection: close" not in client.got.lower()
 
 
-@pytest.mark.parametrize("after", [0.0, 0.5, 1.0])
-def test_a_process_that_is_to_stop_before_it_is_ready_stops(inn, after):
-    inn.world.crash("rooms/1")
-    inn.world.restart("rooms/1")
-    inn.world.advance(after)
+@pytest.mark.parametrize("after", [0.0, 0.5, 0.999, 1.0])
+def test_a_process_that_is_to_stop_before_it_is_ready_stops(after):
+    with World([Lodge], instances=1) as world:
+        world.crash("lodge")
+        world.restart("lodge")
+        world.advance(after)
 
-    inn.world.run(inn.stop())
-    inn.world.advance(0.1)
+        world.run(Inn(world).stop("lodge"))
+        world.advance(2)
 
-    assert [] == inn.left()
-    assert [] == inn.world.failures
+        assert [] == Inn(world).left("lodge")

@@ -115,6 +115,7 @@ def test_a_thing_is_sold_once(system):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 def test_one_test_runs_in_three_worlds(run, pytester):
     pytester.makepyfile(test_shop=ONE_TEST)
 
@@ -153,6 +154,7 @@ greeting = "from the file"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 def test_a_system_file_runs_in_three_worlds(run, pytester):
     pytester.path.joinpath("system.toml").write_text(FILE)
     pytester.makepyfile(
@@ -176,6 +178,7 @@ HOTEL = Path(__file__).resolve().parents[2] / "examples" / "hotel"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 def test_services_that_ask_each_other_by_raw_http_do_so_in_three_worlds(run, pytester):
     pytester.makepyfile(
         test_hotel=f"""
@@ -185,15 +188,16 @@ def test_services_that_ask_each_other_by_raw_http_do_so_in_three_worlds(run, pyt
         import pytest
 
         sys.path.insert(0, {str(HOTEL)!r})
-        from hotel.reservations import Reservations, Stay, StayNotPossible
+        from hotel.reservations import Guest, Hold, Reservations, Stay, StayNotPossible
 
         @pytest.mark.worlds("direct", "world", "processes")
         @pytest.mark.system({str(HOTEL / "system.toml")!r}, settings={{"payments": {{"latency": 0.0}}}})
         def test_a_night_that_is_over_cannot_be_held(system):
             reservations = system.client(Reservations, subject="ann")
+            hold = Hold(Stay(6, "double", date(2000, 1, 1), 1, 1), Guest("Ann Example", "ann@example.org"))
 
             with pytest.raises(StayNotPossible):  # so the clock was asked, which is a raw Klein application
-                system.run(reservations.hold(Stay(6, "double", date(2000, 1, 1), 1, 1)))
+                system.run(reservations.hold(hold))
         """
     )
 

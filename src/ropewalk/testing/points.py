@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -44,7 +43,6 @@ class Survival(Struct, frozen=True):
     point: Point
     broken: str  # "" when everything held
     digest: str
-    seconds: float  # real ones, that the run took
 
 
 def points(world: World, act: Callable[[World], Awaitable[object]]) -> list[Point]:
@@ -82,10 +80,9 @@ def crash_points(
     gc.freeze()  # or each copy would copy the pages that its collector only looks at
     try:
         for point in found + [msgspec.structs.replace(point, again=True) for point in found] * again:
-            began = perf_counter()
             crashed = partial(_crashed, act=act, point=point, eventually=eventually, settle=settle)
             broken, digest = _in_a_copy(world, crashed)
-            yield Survival(point, broken, digest, perf_counter() - began)
+            yield Survival(point, broken, digest)
     finally:
         gc.unfreeze()
 
