@@ -2,7 +2,7 @@
 
     book     one stay, paid by a card that is sometimes declined
     cancel   the same, and then not
-    browse   a search, and the rooms left
+    browse   a search, the rooms left, the pages
 
 Few rooms and near nights: most guests want what another has or is about to have. What an act asserts is what its guest
 would be angry about; what must be true of everybody's rooms and money is in `audit.py`. A guest who meets an error of
@@ -14,8 +14,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import date, timedelta
+from html import escape
 from random import Random
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 from audit import catalogue, every_booking_paid, no_orphan_charges, no_room_twice, nothing_stuck, refunds_right
 from hotel.catalogue import Search
@@ -25,7 +27,7 @@ from hotel.reservations import Booking, Card, PaymentDeclined, Reservation, Rese
 from hotel.rooms import Guest, NotInState
 from hotel.words import SoldOut, Stay
 
-from ropewalk import Context, NotFound, RopewalkError
+from ropewalk import Context, NotFound, RopewalkError, Unavailable
 from ropewalk.context import enter_context
 from ropewalk.testing import workload
 
@@ -90,7 +92,7 @@ async def cancel(world: Any, random: Random) -> None:
 
 @workload(every=8.0, always=ALWAYS, eventually=EVENTUALLY, settings=SETTINGS)
 async def browse(world: Any, random: Random) -> None:
-    """Look at what there is: sums are right, and nothing that is sold out is offered."""
+    """Look at what there is: sums are right, nothing that is sold out is offered, and the pages come."""
     city, stay = random.choice(CITIES), _stay(world, random)
     _enter(world)
     found = await world.client(Hotels).search(
@@ -109,6 +111,11 @@ async def browse(world: Any, random: Random) -> None:
         room = hotel.room_kind(each.kind)
         assert each.total == room.price * stay.nights, f"a sum is wrong: {each}"
         assert 0 <= each.left <= room.count, f"so many cannot be left: {each}"
+
+    dates = {"arrival": stay.arrival.isoformat(), "nights": str(stay.nights), "guests": str(stay.guests)}
+    results = await _page(world, "/search", {"city": city, **dates})
+    assert city in results, f"searched in {city}, and got: {results}"
+    assert escape(hotel.name) in await _page(world, f"/hotels/{hotel.id}", dates)
 
 
 class _Visitor:
@@ -165,6 +172,20 @@ class _Visitor:
         assert got == expected, f"booked {expected}, and got {booked}"
         assert booking.card.number == GOOD, f"booked with a card that is declined: {booked}"
         assert booked.charge_id is not None, f"confirmed, and not paid: {booked}"
+
+
+async def _page(world: Any, path: str, query: dict[str, str]) -> str:
+    """A page as a browser gets it; raises Unavailable when it does not, or reads that something cannot be reached."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            reply = await world.http.get(f"http://booking-ui:8080{path}?{urlencode(query)}")
+            text: str = await reply.text()
+    except Exception as error:  # whatever can go wrong on the way: Twisted has no common base for it
+        raise Unavailable(f"{path} cannot be reached: {error!r}") from error
+    if reply.code >= 500:
+        raise Unavailable(f"{path} answered {reply.code}.")
+    assert reply.code == 200, f"{path} answered {reply.code}: {text}"
+    return text
 
 
 def _enter(world: Any, key: str | None = None) -> None:

@@ -396,6 +396,60 @@ def test_tests_without_a_system_are_looked_after_when_the_configuration_says_so(
     run().assert_outcomes(passed=4, errors=errors)
 
 
+# -- contracts
+
+
+GULLIBLE = """
+import pytest
+from ropewalk import Principal
+from ropewalk.testing.contracts import AuthenticatorContract
+
+class Gullible:
+    headers = frozenset({"X-Name"})
+
+    async def authenticate(self, metadata):
+        return Principal(None, metadata["x-name"])
+
+class TestGullible(AuthenticatorContract):
+    @pytest.fixture
+    def make(self):
+        async def make():
+            return Gullible()
+
+        return make
+
+    def valid(self):
+        return {"x-name": "ada"}, Principal(None, "ada")
+
+    def forged(self):
+        return {"eve": {"x-name": "eve"}}
+
+    def expired(self):
+        return None
+
+class TestWithoutMake(AuthenticatorContract):
+    pass
+"""
+
+
+@pytest.mark.slow
+def test_a_contract_is_not_kept_by_who_believes_everybody(run, pytester):
+    pytester.makepyfile(test_gullible=GULLIBLE)
+
+    result = run("--tb=short")
+
+    text = result.stdout.str()
+    assert [
+        "test_it_answers_the_same_each_time",
+        "test_other_headers_beside_it_change_nothing",
+    ] == sorted(
+        line.partition("TestGullible::")[2].split()[0]
+        for line in result.outlines
+        if "TestGullible::" in line and " PASSED " in line
+    )
+    assert "TestWithoutMake has no fixture `make`: expected one whose value is an `async def make()`" in text
+
+
 # -- loading it
 
 

@@ -21,7 +21,7 @@ async def read_clock(http: HTTPClient) -> datetime:
     except RopewalkError:
         raise
     except Exception as error:  # whatever can go wrong on the way: Twisted has no common base for it
-        raise Unavailable(f"The clock cannot be reached: {error or type(error).__name__}") from error
+        raise Unavailable(f"The clock cannot be reached: {str(error) or type(error).__name__}") from error
     if reply.code != 200:
         raise Unavailable(f"The clock answered {reply.code} instead of the time.")
     try:

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from treq.client import HTTPClient
 from twisted.application.service import Service as LifecycleService
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from twisted.logger import Logger
@@ -190,6 +190,8 @@ class Process(LifecycleService):
             await asyncio.sleep(0.02)
 
     def _failed(self, failure: Any) -> None:
+        if not self.running and failure.check(CancelledError):  # it was to stop before it was ready: nothing failed
+            return
         if not failure.check(ConfigurationError):  # of which its message says all
             _log.failure("the process {name} could not start", failure, name=self.name)
         if self._on_failure is not None:

@@ -23,7 +23,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from random import Random
+from types import BuiltinMethodType, FrameType, MethodType
 from typing import Any
 
 from twisted.internet import task
@@ -55,41 +57,37 @@ class Guards:
         cooperator: Callable[[], task.Cooperator],
     ) -> None:
         """`product`: top-level packages that are refused; the rest answers for whoever is not."""
-        self._product = product
         self.wall = wall
-        self._monotonic = monotonic
-        self._chance = chance
-        self._cooperator = cooperator
+        self.monotonic = monotonic
+        self.chance = chance
+        self.cooperator = cooperator
+        self._product = product
         self._thread = threading.get_ident()
-        self._up = False
-        self._table = list(self._substitutes())
-        self._datetime = _datetime_methods(self)
 
     @contextmanager
     def up(self) -> Iterator[None]:
-        """Close the ways out for as long as this lasts; may be nested."""
-        if self._up:
-            yield
+        """Close the ways out for as long as this lasts; may be nested, also with another World's."""
+        global _up
+        before, _up = _up, self
+        if before is not None:
+            try:
+                yield
+            finally:
+                _up = before
             return
-        self._up = True
-        table = [*self._table, *self._imported_by_name()]
-        before = [(holder, name, getattr(holder, name)) for holder, name, _ in table]
-        for holder, name, substitute in table:
-            setattr(holder, name, substitute)
-        restore = _replace_in_c(datetime.datetime, self._datetime)
+        put_back = _close_ways()
         try:
             yield
         finally:
-            restore()
-            for holder, name, value in before:
-                setattr(holder, name, value)
-            self._up = False
+            put_back()
+            _up = None
 
-    def check(self, what: str, kind: str, depth: int = 2) -> bool:
+    def check(self, what: str, kind: str, frame: FrameType) -> bool:
         """Whether a substitute is due; raises NotSimulated when the caller is the product itself."""
         if threading.get_ident() != self._thread:
             return False
-        frame = sys._getframe(depth)
+        while frame.f_back is not None and frame.f_globals.get("__name__") in _BETWEEN:
+            frame = frame.f_back
         module = str(frame.f_globals.get("__name__", ""))
         if module.partition(".")[0] in self._product and not module.startswith("ropewalk.testing"):
             raise NotSimulated(
@@ -98,132 +96,176 @@ class Guards:
             )
         return True
 
-    def _imported_by_name(self) -> Iterator[tuple[Any, str, Any]]:
-        """The same for whoever said `from time import time` before."""
-        substitutes = [substitute for _, _, substitute in self._table]
-        for module, name, index in _importers([(holder, name) for holder, name, _ in self._table]):
-            yield module, name, substitutes[index]
 
-    def _substitutes(self) -> Iterator[tuple[Any, str, Any]]:
-        """(holder, name, what stands there meanwhile)."""
-        asctime, strftime = time.asctime, time.strftime
-        wall, monotonic, chance = self.wall, self._monotonic, self._chance
-        yield from self._answered(time, "time", "time", wall)
-        yield from self._answered(time, "time_ns", "time", lambda: int(wall() * 1e9))
-        yield from self._answered(time, "monotonic", "time", monotonic)
-        yield from self._answered(time, "monotonic_ns", "time", lambda: int(monotonic() * 1e9))
-        yield from self._answered(time, "perf_counter", "time", monotonic)
-        yield from self._answered(time, "perf_counter_ns", "time", lambda: int(monotonic() * 1e9))
-        gmtime = time.gmtime  # the zone of every simulated host is UTC
-        for name in ("gmtime", "localtime"):
-            yield from self._answered(time, name, "time", lambda at=None: gmtime(wall() if at is None else at), given=1)
-        for name in ("ctime", "asctime"):
-            yield from self._answered(time, name, "time", lambda _=None: asctime(gmtime(wall())), given=1)
-        yield from self._answered(time, "strftime", "time", lambda form: strftime(form, gmtime(wall())), given=2)
-        yield from self._refused(time, "sleep", "sleep")
-        for (
-            name
-        ) in "random uniform randint randrange choice choices shuffle sample getrandbits randbytes gauss".split():
-            yield from self._answered(random, name, "chance", getattr(chance, name))
-        yield from self._answered(random, "_urandom", "chance", chance.randbytes)
-        yield from self._answered(os, "urandom", "chance", chance.randbytes)
-        yield from self._answered(uuid, "uuid4", "chance", lambda: uuid.UUID(int=chance.getrandbits(128), version=4))
-        yield from self._answered(uuid, "uuid1", "chance", lambda *_: uuid.UUID(int=chance.getrandbits(128), version=1))
-        for name in "token_bytes token_hex token_urlsafe randbelow choice randbits".split():
-            yield from self._refused_to_product(secrets, name, "chance")
-        yield from self._refused(socket, "socket", "socket")
-        yield from self._refused(socket, "create_connection", "socket")
-        yield from self._refused(socket, "getaddrinfo", "socket")
-        yield from self._refused(threading.Thread, "start", "thread")
-        yield from self._refused(subprocess, "Popen", "process")
-        yield from self._refused_to_product(os, "getenv", "environment")
-        yield from self._refused_to_product(type(os.environ), "__getitem__", "environment")
-        yield task, "_theCooperator", _Cooperators(self._cooperator)
+# -- the table of what is closed. What stands in the place of a function is made once for the whole process: a module
+# that is first imported in a simulation may keep it, and it answers as the real one when there is none.
 
-    def _answered(
-        self, holder: Any, name: str, kind: str, answer: Callable[..., Any], given: int | None = None
-    ) -> Iterator[tuple[Any, str, Any]]:
-        """`given`: with so many arguments it says what it is of, and is nothing to guard."""
-        real, what = getattr(holder, name), f"{holder.__name__}.{name}()"
+_up: Guards | None = None
+_BETWEEN = ("os", "_collections_abc", "random", "contextlib")  # whose code stands between a caller and what is guarded
 
-        def substitute(*args: Any, **kwargs: Any) -> Any:
-            if len(args) == given or not self.check(what, kind):
-                return real(*args, **kwargs)
-            return answer(*args, **kwargs)
+Answer = Callable[..., Any]  # (guards, real, *args, **kwargs)
 
-        yield holder, name, substitute
 
-    def _refused_to_product(self, holder: Any, name: str, kind: str) -> Iterator[tuple[Any, str, Any]]:
-        real, what = getattr(holder, name), f"{holder.__name__}.{name}()"
+def _table() -> Iterator[tuple[Any, str, str, Answer | None]]:
+    """(holder, name, kind, what answers third parties: None when nobody is to have it)."""
+    for name, answer in {
+        "time": lambda guards, real: guards.wall(),
+        "time_ns": lambda guards, real: int(guards.wall() * 1e9),
+        "gmtime": lambda guards, real, at=None: real(guards.wall() if at is None else at),
+        "localtime": lambda guards, real, at=None: real(guards.wall() if at is None else at),
+        "ctime": lambda guards, real, at=None: real(guards.wall() if at is None else at),
+        "asctime": lambda guards, real, at=None: real(_gmtime(guards.wall()) if at is None else at),
+        "strftime": lambda guards, real, form, at=None: real(form, _gmtime(guards.wall()) if at is None else at),
+        "clock_gettime": lambda guards, real, clock: guards.monotonic(),
+        "clock_gettime_ns": lambda guards, real, clock: int(guards.monotonic() * 1e9),
+    }.items():
+        yield time, name, "time", answer
+    for name in ("monotonic", "perf_counter", "process_time", "thread_time"):
+        yield time, name, "time", lambda guards, real: guards.monotonic()
+        yield time, f"{name}_ns", "time", lambda guards, real: int(guards.monotonic() * 1e9)
+    yield time, "sleep", "sleep", None
+    for name in random.__all__:
+        if isinstance(getattr(random, name), (MethodType, BuiltinMethodType)):  # of the one hidden Random
+            yield random, name, "chance", partial(_by_chance, name)
+    yield random.Random, "seed", "chance", _seeded
+    yield random, "_urandom", "chance", lambda guards, real, size: guards.chance.randbytes(size)
+    yield os, "urandom", "chance", lambda guards, real, size: guards.chance.randbytes(size)
+    yield uuid, "uuid4", "chance", lambda guards, real: uuid.UUID(int=guards.chance.getrandbits(128), version=4)
+    yield uuid, "uuid1", "chance", lambda guards, real, *_: uuid.UUID(int=guards.chance.getrandbits(128), version=1)
+    for name in "token_bytes token_hex token_urlsafe randbelow choice randbits".split():
+        yield secrets, name, "chance", _real  # which asks for `random._urandom`
+    for name in ("socket", "create_connection", "getaddrinfo"):
+        yield socket, name, "socket", None
+    yield threading.Thread, "start", "thread", None
+    yield subprocess, "Popen", "process", None
+    yield os, "getenv", "environment", _real
+    for name in ("__getitem__", "__contains__", "get"):
+        yield type(os.environ), name, "environment", _real
 
-        def substitute(*args: Any, **kwargs: Any) -> Any:
-            self.check(what, kind)
+
+_gmtime = time.gmtime
+_task: Any = task
+_SAYS_OF_WHAT = {"gmtime": 1, "localtime": 1, "ctime": 1, "asctime": 1, "strftime": 2, "seed": 2}  # arguments, then
+
+
+def _real(guards: Guards, real: Answer, *args: Any, **kwargs: Any) -> Any:
+    return real(*args, **kwargs)
+
+
+def _by_chance(name: str, guards: Guards, real: Answer, *args: Any, **kwargs: Any) -> Any:
+    return getattr(guards.chance, name)(*args, **kwargs)
+
+
+def _seeded(guards: Guards, real: Answer, self: Random, *_: Any) -> None:
+    real(self, guards.chance.getrandbits(64))
+
+
+def _substitute(holder: Any, name: str, kind: str, answer: Answer | None) -> Answer:
+    real, what = getattr(holder, name), f"{getattr(holder, '__name__', holder)}.{name}()"
+    said = _SAYS_OF_WHAT.get(name)
+
+    def substitute(*args: Any, **kwargs: Any) -> Any:
+        guards = _up
+        if guards is None or (len(args) == said and args[-1] is not None):
             return real(*args, **kwargs)
-
-        yield holder, name, substitute
-
-    def _refused(self, holder: Any, name: str, kind: str) -> Iterator[tuple[Any, str, Any]]:
-        real, what = getattr(holder, name), f"{holder.__name__}.{name}()"
-
-        def substitute(*args: Any, **kwargs: Any) -> Any:
-            if self.check(what, kind):
-                caller = sys._getframe(1).f_globals.get("__name__")
-                raise NotSimulated(f"{what} was asked for in a simulation, by {caller}, and there is none.")
+        frame = sys._getframe(1)
+        if not guards.check(what, kind, frame):
             return real(*args, **kwargs)
+        if answer is None:
+            caller = frame.f_globals.get("__name__")
+            raise NotSimulated(f"{what} was asked for in a simulation, by {caller}, and there is none.")
+        return answer(guards, real, *args, **kwargs)
 
-        yield holder, name, substitute
+    return substitute
 
 
-_looked_at: set[str] = set()
-_found: list[tuple[Any, str, int]] = []
+_closed: list[tuple[Any, str, Any, Any]] = []  # (holder, name, the real one, the substitute)
+_seen: dict[str, Any] = {}  # modules that were looked at
+_importers: list[tuple[Any, str, int]] = []  # (module, name, which of the closed)
 
 
-def _importers(guarded: list[tuple[Any, str]]) -> list[tuple[Any, str, int]]:
-    """(module, name, which of `guarded` it is) for every module that has one of them under a name of its own.
+def _close_ways() -> Callable[[], None]:
+    """Put the substitutes in place everywhere; returns how to put the real ones back."""
+    if not _closed:
+        _closed.extend(
+            (holder, name, getattr(holder, name), _substitute(holder, name, kind, answer))
+            for holder, name, kind, answer in _table()
+        )
+    _look_for_importers()
+    for holder, name, _, substitute in _closed:
+        setattr(holder, name, substitute)
+    for module, name, index in _importers:
+        setattr(module, name, _closed[index][3])
+    cooperator, zone = _task._theCooperator, os.environ.get("TZ")
+    _task._theCooperator = _Cooperators()
+    restore_datetime = _replace_in_c(datetime.datetime, _datetime_methods())
+    _set_zone("UTC")  # of every simulated host
+
+    def put_back() -> None:
+        for holder, name, real, _ in _closed:
+            setattr(holder, name, real)
+        for module, name, index in _importers:
+            setattr(module, name, _closed[index][2])
+        _task._theCooperator = cooperator
+        restore_datetime()
+        _set_zone(zone)
+
+    return put_back
+
+
+def _look_for_importers() -> None:
+    """Find every module that has one of them under a name of its own, by `from time import time`.
 
     Looked for once in each module: that takes a few dozen milliseconds for all of a process's.
     """
-    if len(_looked_at) < len(sys.modules):
-        which = {id(getattr(holder, name)): index for index, (holder, name) in enumerate(guarded)}
-        holders = {id(holder) for holder, _ in guarded}
-        for key, module in list(sys.modules.items()):
-            if key in _looked_at:
-                continue
-            _looked_at.add(key)
-            if id(module) in holders or key.startswith("ropewalk.testing"):
-                continue
+    new = [(key, module) for key, module in sys.modules.items() if _seen.get(key) is not module]
+    if not new:
+        return
+    which = {id(value): index for index, (_, _, *both) in enumerate(_closed) for value in both}
+    holders = {id(holder) for holder, _, _, _ in _closed}
+    for key, module in new:
+        _seen[key] = module
+        if id(module) not in holders and not key.startswith("ropewalk.testing"):
             names = list(getattr(module, "__dict__", {}).items())
-            _found.extend((module, name, which[id(value)]) for name, value in names if id(value) in which)
-    return _found
+            _importers.extend((module, name, which[id(value)]) for name, value in names if id(value) in which)
+
+
+def _set_zone(zone: str | None) -> None:
+    if zone is None:
+        os.environ.pop("TZ", None)
+    else:
+        os.environ["TZ"] = zone
+    time.tzset()
 
 
 class _Cooperators:
     """In the place of Twisted's one global Cooperator: that of the host whose turn it is."""
 
-    def __init__(self, current: Callable[[], task.Cooperator]) -> None:
-        self._current = current
-
     def cooperate(self, iterator: Any) -> Any:
-        return self._current().cooperate(iterator)
+        return _guards().cooperator().cooperate(iterator)
 
     def coiterate(self, iterator: Any, doneDeferred: Any = None) -> Any:
-        return self._current().coiterate(iterator, doneDeferred)
+        return _guards().cooperator().coiterate(iterator, doneDeferred)
 
 
-def _datetime_methods(guards: Guards) -> dict[str, Any]:
+def _guards() -> Guards:
+    assert _up is not None, "asked outside of a simulation"
+    return _up
+
+
+def _datetime_methods() -> dict[str, Any]:
     """`now` and `utcnow` by the simulated clock; `today` asks `time.time` of itself."""
     real = {name: datetime.datetime.__dict__[name] for name in ("now", "utcnow")}
 
     def now(cls: Any, tz: Any = None) -> Any:
-        if not guards.check("datetime.now()", "time"):
+        if not _guards().check("datetime.now()", "time", sys._getframe(1)):
             return real["now"].__get__(None, cls)(tz)
-        at = cls.fromtimestamp(guards.wall(), tz or datetime.UTC)
-        return at if tz is not None else at.replace(tzinfo=None)
+        return cls.fromtimestamp(_guards().wall(), tz)
 
     def utcnow(cls: Any) -> Any:
-        if not guards.check("datetime.utcnow()", "time"):
+        if not _guards().check("datetime.utcnow()", "time", sys._getframe(1)):
             return real["utcnow"].__get__(None, cls)()
-        return cls.fromtimestamp(guards.wall(), datetime.UTC).replace(tzinfo=None)
+        return cls.fromtimestamp(_guards().wall())  # the zone is UTC
 
     return {"now": classmethod(now), "utcnow": classmethod(utcnow)}
 

@@ -460,6 +460,7 @@ class World:
             pass
         except Exception:
             self.failed(host, Failure())
+        self.current = self.hosts[OUTSIDE].reactor
         if self.timeline.fired % self._sweep == 0:
             gc.collect()
         if self._unchecked and self._invariants:
@@ -501,6 +502,7 @@ class World:
         if self._closed:
             raise RuntimeError("This World is closed.")
         collecting, hear = gc.isenabled(), cast(Any, self._hear)
+        self.current = self.hosts[OUTSIDE].reactor
         gc.disable()
         globalLogPublisher.addObserver(hear)
         try:

@@ -191,6 +191,14 @@ class StoreContract(Contract):
 
         assert 1 == await second.run(read, "a")
 
+    async def test_a_database_opened_twice_is_one(self, stores: Stores) -> None:
+        store = await stores.make()
+        first, second = store.open("orders", metadata), store.open("orders", metadata)
+
+        await first.run(write, "a", 1)
+
+        assert 1 == await second.run(read, "a")
+
     async def test_each_service_has_a_database_of_its_own(self, stores: Stores) -> None:
         store = await stores.make()
         mine, theirs = store.open("orders", metadata), store.open("stock", metadata)
