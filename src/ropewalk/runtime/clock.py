@@ -1,4 +1,4 @@
-"""The clocks the runtime hands out: a monotonic one, whose callbacks keep the context of whoever asked, and a wall's."""
+"""The clocks the runtime hands out: a monotonic one, whose callbacks keep their asker's context, and a wall's."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ Answer = Callable[..., Any]  # (guards, real, *args, **kwargs)
 
 def _table() -> Iterator[tuple[Any, str, str, Answer | None]]:
     """(holder, name, kind, what answers third parties: None when nobody is to have it)."""
-    for name, answer in {
+    answers: dict[str, Answer] = {
         "time": lambda guards, real: guards.wall(),
         "time_ns": lambda guards, real: int(guards.wall() * 1e9),
         "gmtime": lambda guards, real, at=None: real(guards.wall() if at is None else at),
@@ -118,7 +118,8 @@ def _table() -> Iterator[tuple[Any, str, str, Answer | None]]:
         "strftime": lambda guards, real, form, at=None: real(form, _gmtime(guards.wall()) if at is None else at),
         "clock_gettime": lambda guards, real, clock: guards.monotonic(),
         "clock_gettime_ns": lambda guards, real, clock: int(guards.monotonic() * 1e9),
-    }.items():
+    }
+    for name, answer in answers.items():
         yield time, name, "time", answer
     for name in ("monotonic", "perf_counter", "process_time", "thread_time"):
         yield time, name, "time", lambda guards, real: guards.monotonic()

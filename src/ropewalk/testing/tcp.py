@@ -222,7 +222,7 @@ class End:
 
     def resumeProducing(self) -> None:
         """Hand over what came, in a turn of its own."""
-        if self.connected and not self._reading:
+        if self.connected and not self._reading and not self.disconnecting:
             self._reading = True
             self.reactor.callLater(0, self._read)
 
@@ -330,7 +330,7 @@ class End:
 
     def _answer_reset(self) -> None:
         if self.reactor.host.up:
-            self._network.send(self.reactor.host, self.peer.reactor.host, self.peer.reset)
+            self.flow.send(RST)  # after what was sent before, or it would take that with it
 
 
 @implementer(IListeningPort)

@@ -222,6 +222,8 @@ class World:
         """
         hosts = self._named(name)
         if at is not None:
+            if any(host.name.endswith("/database") for host in hosts):
+                raise ValueError(f"at: moments are those of instances; {name} is a database: name its service.")
             self.moments.arm(hosts, at, nth, power)
             return
         for host in hosts:
