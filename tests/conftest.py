@@ -3,22 +3,18 @@
 * A test says what it needs beside Python: `@pytest.mark.backend("redis")`, `@pytest.mark.browser`, or, in its own
   words, the `require` fixture. What is absent skips the test with a reason; it fails the test instead when
   `ROPEWALK_REQUIRED` names it ("chromium redis"), which is how a CI lane proves that nothing was left out.
-* After each test the log holds no failure: neither one that was logged nor one that a Deferred took to its grave. A
-  test whose subject is a failure takes what was logged from `flush_logged_errors`.
+* After each test nothing is left: no failure in the log or in a Deferred, no timer, no connection. Ropewalk's own
+  pytest plugin looks, `ropewalk_leftovers` in pyproject.toml; whose subject is a failure takes `flush_logged_errors`.
 """
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
-from twisted.logger import globalLogPublisher
-from twisted.python.failure import Failure
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
@@ -76,63 +72,3 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             )
         reason = PROBES[name]()
         require(name, reason is None, reason or "")
-
-
-# -- no failure is lost
-
-
-class LoggedFailures:
-    """A log observer that keeps every failure until someone takes it."""
-
-    def __init__(self) -> None:
-        self._kept: list[tuple[Failure, str]] = []
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        failure = event.get("log_failure") or (event.get("isError") and event.get("failure"))  # new style, log.err's
-        if isinstance(failure, Failure):
-            self._kept.append((failure, event.get("log_namespace", "the log")))
-
-    def flush(self, *types: type[BaseException]) -> list[Failure]:
-        """The failures logged so far, oldest first, and forget them; only those of `types` when some are given."""
-        gc.collect()  # a Deferred logs its unhandled failure when it is collected
-        taken = [failure for failure, _ in self._kept if not types or failure.check(*types)]
-        self._kept = [(failure, by) for failure, by in self._kept if failure not in taken]
-        return taken
-
-    def remaining(self) -> list[str]:
-        """One paragraph for each failure nobody took."""
-        gc.collect(1)  # what this test made is young; a whole collection after each test would cost more than the test
-        return [_named(failure, by) for failure, by in self._kept]
-
-
-def _named(failure: Failure, by: str) -> str:
-    where = "unhandled in a Deferred" if by == "twisted.internet.defer" else f"logged by {by}"
-    title = f"{failure.type.__name__}: {failure.getErrorMessage()} ({where})"
-    return f"{title}\n{failure.getTraceback(elideFrameworkCode=True)}"
-
-
-@pytest.fixture(autouse=True)
-def _no_failure_is_lost() -> Iterator[LoggedFailures]:
-    # Autouse fixtures are set up first and torn down last: what other fixtures leave behind is seen too.
-    failures = LoggedFailures()
-    globalLogPublisher.addObserver(failures)
-    try:
-        yield failures
-        remaining = failures.remaining()
-    finally:
-        globalLogPublisher.removeObserver(failures)
-    if remaining:
-        lines = "\n".join(remaining)
-        pytest.fail(f"{len(remaining)} failure(s) were left in the log:\n{lines}", pytrace=False)
-
-
-@pytest.fixture
-def flush_logged_errors(_no_failure_is_lost: LoggedFailures) -> Callable[..., list[Failure]]:
-    """`flush_logged_errors(*types)`: the failures logged so far, which then no longer fail the test."""
-    return _no_failure_is_lost.flush
-
-
-def pytest_collection_finish() -> None:
-    # What is imported by now lives to the end: out of the collector's sight, a collection per test costs little.
-    gc.collect()
-    gc.freeze()

@@ -5,7 +5,7 @@ Adapters provide them; every outcome of every method is said here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 class IAuthenticator(Interface):
     """Tells who sent a request, from what came beside its payload."""
 
-    headers: frozenset[str] = Attribute(
+    headers: Collection[str] = Attribute(
         "The lower-case names of the headers it reads; it is not asked when none of them is there."
     )
 
     async def authenticate(metadata: Mapping[str, str]) -> Principal | None:
         """The Principal these headers prove, or None when they hold nothing this authenticator reads.
 
-        Raises Unauthorized when they hold something it reads and must not believe.
+        Raises Unauthorized when they hold something it reads and must not believe; one for browsers may answer None
+        instead, so that whoever brings a stale cookie is a stranger and not refused.
         """
 
 

@@ -33,12 +33,6 @@ class TestSQLiteStore(StoreContract):
     def conflict(self) -> Exception:
         return CONFLICT
 
-    # A stopped thread pool takes what it is given and never runs it.
-    @pytest.mark.slow
-    @pytest.mark.xfail(strict=True, raises=TimeoutError, reason="a run on a closed SQLiteStore waits for ever")
-    async def test_a_closed_store_refuses(self, stores: Any) -> None:
-        await super().test_a_closed_store_refuses(stores)
-
 
 class Orders(Service):
     tables = metadata
@@ -69,7 +63,3 @@ class TestSimulatedStore(StoreContract):
 
     def conflict(self) -> Exception:
         return CONFLICT
-
-    @pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason="a closed SimulatedStore goes on")
-    async def test_a_closed_store_refuses(self, stores: Any) -> None:
-        await super().test_a_closed_store_refuses(stores)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hotel.clock import Clock
 from hotel.today import read_clock
 from treq.client import HTTPClient
 from treq.testing import RequestTraversalAgent, StringStubbingResource
-from twisted.internet.task import Clock as VirtualTime
 
 from ropewalk import Unavailable
 from ropewalk.http.sibling_agent import SiblingAgent
@@ -27,14 +25,6 @@ def test_a_clock_that_was_set_goes_on_with_the_reactors_time(house):
     house.pass_time(90)
 
     assert house.play(read_clock(http)) == datetime(2026, 5, 1, 9, 1, 30, tzinfo=UTC)
-
-
-def test_unless_it_is_told_it_shows_the_time_of_the_machine():
-    before = datetime.now(UTC)
-
-    read = Clock(VirtualTime()).read()
-
-    assert before <= read <= datetime.now(UTC)
 
 
 @pytest.mark.parametrize(

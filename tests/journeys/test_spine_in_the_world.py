@@ -19,7 +19,8 @@ from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRef
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from ropewalk import RopewalkError, Service, get, post
+from ropewalk import RopewalkError, Service, get, given, post
+from ropewalk.http.sessions import Session
 from ropewalk.http.site import FLOOD, FRESH_GRACE, USED_GRACE
 from ropewalk.testing import World
 
@@ -89,6 +90,19 @@ class Lodge(Service, name="lodge"):
         await asyncio.sleep(1)
 
 
+class Notebook(Service, name="notebook"):
+    """Remembers its visitors."""
+
+    @post("/notes/<text>", access="public")
+    async def note(self, text: str, session: Session = given) -> list[str]:
+        session["texts"] = [*session.get("texts", []), text]
+        return session["texts"]
+
+    @get("/inside")
+    async def inside(self) -> str:
+        return "inside"
+
+
 class Raw(Protocol):
     """A client that says what it is told to."""
 
@@ -138,11 +152,13 @@ class Inn:
         """A connection from outside, which is there."""
         return self.world.run(self.connecting(service))
 
-    def connecting(self, service: str = "rooms") -> Deferred[Raw]:
+    def connecting(self, service: str = "rooms", port: int = 0) -> Deferred[Raw]:
+        """The same, on its way; by default to the port siblings use."""
         process = self.world.processes[f"{service}/1"]
         there = urlsplit(process.placement.places[service].urls[0])
         outside: Any = self.world.hosts["outside"].reactor
-        return connectProtocol(TCP4ClientEndpoint(outside, there.hostname or "", there.port or 0), Raw(self.world))
+        endpoint = TCP4ClientEndpoint(outside, there.hostname or "", port or there.port or 0)
+        return connectProtocol(endpoint, Raw(self.world))
 
     def stop(self, service: str = "rooms") -> Deferred[None]:
         """Its process begins to stop."""
@@ -307,6 +323,37 @@ def test_a_connection_on_which_nothing_comes_is_closed_in_the_end(inn, said):
 
     assert ConnectionDone is client.closed_by
     assert 0 <= client.closed_at - begin - IDLE < 0.01
+
+
+def test_what_does_not_answer_before_its_deadline_is_refused_at_that_moment(inn):
+    client = inn.connect()
+    client.send(asked("/slow/5", "GET", "Ropewalk-Deadline: 250"))
+    inn.world.until(lambda: inn.rooms.seen)
+    begin = inn.world.now
+
+    inn.world.advance(0.249)
+    before = client.replies
+    inn.world.until(lambda: client.replies)
+
+    assert ([], [504], ["began 5", "stopped 5"]) == (before, [status for status, _ in client.replies], inn.rooms.seen)
+    assert inn.world.now - begin < 0.252
+
+
+def test_a_public_listener_keeps_sessions_and_shows_nothing_of_the_inside(tmp_path):
+    file = tmp_path / "system.toml"
+    file.write_text(f'[services]\nnotebook = "{__name__}:Notebook"\n[public]\nnotebook = "tcp:443"\n')
+    with World(file, instances=1) as world:
+        client = world.run(Inn(world).connecting("notebook", port=443))
+
+        client.send(asked("/notes/a", "POST"))
+        world.until(lambda: client.replies)
+        cookie = client.got.partition(b"Set-Cookie: ")[2].partition(b";")[0].decode()
+        client.send(asked("/notes/b", "POST", f"Cookie: {cookie}"))
+        client.send(asked("/inside") + asked("/health/ready"))
+        world.advance(1)
+
+        assert [(200, b'["a"]'), (200, b'["a","b"]')] == client.replies[:2]
+        assert [404, 404] == [status for status, _ in client.replies[2:]]
 
 
 # -- clients that are gone
@@ -563,7 +610,7 @@ def test_under_traffic_of_siblings_what_is_said_to_have_run_or_not_is_true(seed)
             else:
                 ran[number] = "yes"
 
-        calls = [world.driver.run(ask(number)) for number in range(200)]
+        calls = [world.driver.run(ask(number)) for number in range(80)]
         world.advance(1)
         world.run(inn.stop())
         for call in calls:

@@ -19,7 +19,6 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from random import Random
 from time import monotonic, perf_counter
@@ -33,8 +32,6 @@ from ropewalk import Service, get
 from ropewalk.testing import World
 from ropewalk.testing.guards import NotSimulated
 from ropewalk.testing.world import BEGINS
-
-known = partial(pytest.mark.xfail, strict=True)
 
 
 class Idle(Service, name="idle", version="1.0.0"):
@@ -112,9 +109,6 @@ ASKED: dict[str, tuple[Callable[[], Any], str]] = {
     "subprocess.Popen": (lambda: subprocess.Popen(["true"]), "none"),
     "os.getenv": (lambda: os.getenv("HOME"), "Settings"),
     "os.environ[]": (lambda: os.environ["HOME"], "Settings"),
-}
-# Ways out that are open still; who closes one moves its line above.
-OPEN: dict[str, tuple[Callable[[], Any], str]] = {
     "os.environ.get": (lambda: os.environ.get("HOME"), "Settings"),
     "in os.environ": (lambda: "HOME" in os.environ, "Settings"),
     "random.expovariate": (lambda: random.expovariate(1.0), "random.Random"),
@@ -128,9 +122,9 @@ OPEN: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("asked", [*ASKED, *(pytest.param(name, marks=known(reason="still open")) for name in OPEN)])
+@pytest.mark.parametrize("asked", ASKED)
 def test_the_product_is_refused_and_told_what_to_ask_for(world, asked):
-    ask, instead = {**ASKED, **OPEN}[asked]
+    ask, instead = ASKED[asked]
 
     with pytest.raises(NotSimulated) as raised:
         world.run(doing(ask))
@@ -174,7 +168,6 @@ def test_what_is_computed_from_a_given_time_is_no_guess_and_allowed(world):
     assert computed() == world.run(doing(computed))
 
 
-@known(reason="localtime of a given time is the machine's zone, not UTC")
 def test_every_simulated_host_is_in_utc(world, monkeypatch):
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
@@ -209,10 +202,6 @@ def library() -> Iterator[Any]:
     del sys.modules["a_library"]
 
 
-_elsewhere = known(reason="what `run` starts is run as the host that acted last")
-
-
-@_elsewhere
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
 def test_others_see_the_wall_clock_of_the_host_whose_turn_it_is(world, library):
     world.jump("outside", 1000.0)
@@ -230,7 +219,6 @@ def test_others_see_the_wall_clock_of_the_host_whose_turn_it_is(world, library):
     ) == date
 
 
-@_elsewhere
 def test_others_see_the_monotonic_clock_of_the_host_whose_turn_it_is(world, library):
     world.drift("outside", 2.0)
     before = world.run(doing(library.clocks))
@@ -406,7 +394,6 @@ def test_what_a_module_has_imported_by_name_is_its_own_again(folder_on_path):
     assert (time.time, time.monotonic) == (module.time, module.m)
 
 
-@known(reason="a module that is imported in a simulation keeps the substitutes for ever")
 def test_a_module_that_is_first_imported_in_a_simulation_has_the_real_things_afterwards(folder_on_path):
     (folder_on_path / "lately_within.py").write_text("from time import time\nfrom random import random\n")
 
@@ -416,7 +403,6 @@ def test_a_module_that_is_first_imported_in_a_simulation_has_the_real_things_aft
     assert (time.time, random.random) == (module.time, module.random)
 
 
-@known(reason="a module that is imported in a simulation keeps the substitutes of its World in the next")
 def test_a_module_first_imported_in_one_world_asks_the_next_world_in_the_next(folder_on_path):
     (folder_on_path / "lately_again.py").write_text("from time import time\ndef ask(): return time()\n")
     with World([Idle], seed=1) as world:
@@ -429,7 +415,6 @@ def test_a_module_first_imported_in_one_world_asks_the_next_world_in_the_next(fo
     assert BEGINS == pytest.approx(during, abs=10)
 
 
-@known(reason="modules are told new from old by their number")
 def test_a_module_that_comes_when_another_has_gone_is_guarded_too(folder_on_path):
     for name in ("that_goes_1", "that_goes_2", "that_goes_3", "that_comes"):
         (folder_on_path / f"{name}.py").write_text("from time import time\ndef ask(): return time()\n")

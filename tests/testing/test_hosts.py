@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from functools import partial
 from typing import Any
 
 import pytest
@@ -26,8 +25,6 @@ from zope.interface.verify import verifyObject
 from ropewalk import Service, get
 from ropewalk.driver import Driver
 from ropewalk.testing import World
-
-known = partial(pytest.mark.xfail, strict=True)
 
 
 class Idle(Service, name="idle", version="1.0.0"):
@@ -83,7 +80,6 @@ def test_a_timer_waits_by_its_hosts_clock(world, host, rate):
     assert [(pytest.approx(10.0 / rate), pytest.approx(10.0))] == fired
 
 
-@known(reason="a timer keeps the moment it was given when the clock changes its rate")
 def test_a_clock_that_begins_to_drift_takes_the_timers_along_that_wait_already(world, host):
     due = host.reactor.seconds() + 10.0
     fired: list[float] = []
@@ -237,7 +233,6 @@ def test_what_a_paused_host_should_have_done_it_does_when_it_goes_on_in_order(wo
     assert [("a", 10.0), ("b", 10.0), ("c", 10.0), ("later", 20.0)] == fired
 
 
-@known(reason="what fired in a pause counts as called before it is")
 def test_a_timer_that_fell_due_in_a_pause_can_still_be_cancelled_by_one_before_it(world, host):
     fired: list[str] = []
     later: list[Any] = []
@@ -257,7 +252,6 @@ def test_a_timer_that_fell_due_in_a_pause_can_still_be_cancelled_by_one_before_i
     assert ["first, active: True"] == fired
 
 
-@known(reason="what fired in a pause counts as called before it is")
 def test_a_timer_that_fell_due_in_a_pause_is_still_to_come(world, host):
     timer = host.reactor.callLater(1.0, id, None)
     world.pause("idle/1")
@@ -331,17 +325,14 @@ def waiting_for_bytes(world: World, host: Any, said: list[str]) -> None:
     world.run(connectProtocol(endpoint, Waiting()))
 
 
-_in_a_pause = known(reason="a crash forgets what a paused host should have done, and that is collected")
-
-
 @pytest.mark.parametrize(
     ("waiting", "paused"),
     [
         (waiting_for_a_timer, False),
         (waiting_for_a_sleep, False),
         (waiting_for_bytes, False),
-        pytest.param(waiting_for_a_timer, True, marks=_in_a_pause),
-        pytest.param(waiting_for_a_sleep, True, marks=_in_a_pause),
+        (waiting_for_a_timer, True),
+        (waiting_for_a_sleep, True),
         (waiting_for_bytes, True),
     ],
 )

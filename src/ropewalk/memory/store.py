@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from ..interfaces import IStore
-from ..store.database import Database, InThread
+from ..store.database import Database, InThread, closed
 
 
 @implementer(IStore)
@@ -26,6 +27,7 @@ class SQLiteStore:
         """`where`: what the configuration said, "sqlite"; `folder`: where the files lie; `reactor`: for its threads."""
         self._folder = folder
         self._reactor = reactor
+        self._closed = False
         self._pools: list[ThreadPool] = []
 
     def open(self, service: str, tables: sqlalchemy.MetaData | None) -> Database:
@@ -33,17 +35,18 @@ class SQLiteStore:
         pool = ThreadPool(0, 1, f"database-{service}")
         pool.start()
         self._pools.append(pool)
-        return open_sqlite(
-            service,
-            self._folder / f"{service}.sqlite3",
-            tables,
-            lambda function: deferToThreadPool(self._reactor, pool, function),
-        )
+        return open_sqlite(service, self._folder / f"{service}.sqlite3", tables, partial(self._in_thread, pool))
 
     def close(self) -> None:
         """End the threads, when what they do is done."""
+        self._closed = True
         for pool in self._pools:
             pool.stop()
+
+    def _in_thread(self, pool: ThreadPool, function: Callable[[], Any]) -> Awaitable[Any]:
+        if self._closed:
+            raise closed()  # a pool that has stopped would take it, and never call
+        return deferToThreadPool(self._reactor, pool, function)
 
 
 def open_sqlite(

@@ -20,6 +20,13 @@ InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 ATTEMPTS = 5  # of one transaction; a conflict that outlives four repeats is load, and the caller should hear of it
 
 
+def closed() -> Unavailable:
+    """What a run is told after its store was closed."""
+    error = Unavailable("The databases of this process are closed.")
+    error.ran = "no"
+    return error
+
+
 class Transaction:
     """What a function given to `Database.run` may do. Valid until that function returns."""
 

@@ -28,6 +28,7 @@ from ..runtime.process import Process
 from ..runtime.stacks import client_stack
 from ..runtime.workers import Workers
 from ..service import Contract, Service, client_of, describe
+from ..telemetry.logs import request_line
 from ..telemetry.metrics import Calls
 from .hosts import Reactor
 from .store import SimulatedStore
@@ -66,7 +67,7 @@ class Instance(Process):
             self.failure = failure.value
 
     def _server_stack(self, name: str, done: Any = None, **options: Any) -> Sequence[Any]:
-        return super()._server_stack(name, done, **options)  # what calls there were, `Told` says
+        return super()._server_stack(name, done or _unforeseen, **options)
 
     def _innermost(self, service: Service) -> Handler:
         return compose([AtMoments(self._simulated, self._world)], super()._innermost(service))
@@ -89,6 +90,12 @@ class Instance(Process):
     def handler_of(self, service: str) -> Handler:
         """Its server stack, for a call that is not made over HTTP."""
         return self._servers[service]
+
+
+def _unforeseen(request: Request, status: int, outcome: str, seconds: float, error: BaseException | None) -> None:
+    """Log a request that failed as nobody foresaw; the rest is said by `Told`, and costs less."""
+    if isinstance(error, Exception) and not isinstance(error, RopewalkError):
+        request_line(request, status, outcome, seconds, error)
 
 
 class AtMoments:

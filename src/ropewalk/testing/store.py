@@ -22,7 +22,7 @@ from zope.interface import implementer
 from ..errors import Unavailable
 from ..interfaces import IStore
 from ..memory.store import open_sqlite
-from ..store.database import Database, Transaction
+from ..store.database import Database, Transaction, closed
 from .hosts import Host, Reactor
 from .moments import Stopped
 
@@ -154,14 +154,17 @@ class DatabaseHost:
 class SimulatedDatabase(Database):
     """A service's database as one of its instances has it."""
 
-    def __init__(self, reactor: Reactor, server: DatabaseHost, world: Any) -> None:
+    def __init__(self, reactor: Reactor, server: DatabaseHost, world: Any, check: Callable[[], None]) -> None:
+        """`check` raises when it may not be used any more."""
         self.name = server.service
         self._reactor = reactor
         self._server = server
         self._world = world
+        self._check = check
 
     async def run(self, function: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """As Database; in virtual time."""
+        self._check()
         name = effect_of(function)
         await self._world.moments.reach(self._reactor, f"before:{name}")
         answer: Deferred[R] = Deferred(lambda _: None)  # who cancels it hears nothing more; the transaction goes on
@@ -246,17 +249,25 @@ class SimulatedStore:
     def __init__(self, reactor: Reactor, world: Any) -> None:
         self._reactor = reactor
         self._world = world
+        self._closed = False
 
     def open(self, service: str, tables: sqlalchemy.MetaData | None) -> Database:
         """The database of `service`."""
+        self.check()
         server = self._world.database_host(service)
         if not server.host.up:
             raise Unavailable(f"The database of {service} cannot be reached.")
         server.open(tables)
-        return SimulatedDatabase(self._reactor, server, self._world)
+        return SimulatedDatabase(self._reactor, server, self._world, self.check)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """The last use."""
+        self._closed = True
+
+    def check(self) -> None:
+        """Raise Unavailable when it was closed."""
+        if self._closed:
+            raise closed()
 
 
 def effect_of(function: Any) -> str:

@@ -99,10 +99,10 @@ class World:
         self._checked = 0
         self._sweep = sweep
         self._context = contextvars.Context()
-        self._folder = tempfile.TemporaryDirectory(prefix="ropewalk-world-")
         self._scripts = {contract: Script(contract) for contract in scripted}
         played = [script.service_class() for script in self._scripts.values()]
         self._config = configured(system, settings or {}, played)
+        self._folder = tempfile.TemporaryDirectory(prefix="ropewalk-world-")
         self._classes = {name: self._config.service_class(name) for name in self._config.services}
         self._chances: dict[str, Random] = {}
         self._cooperators: dict[Any, Cooperator] = {}
@@ -357,7 +357,7 @@ class World:
         if self.failures:
             raise AssertionError(f"{len(self.failures)} failures were left in the world:\n" + "\n".join(self.failures))
 
-    def flush_failures(self, *types: type[BaseException]) -> list[str]:
+    def flush_failures(self) -> list[str]:
         """The failures so far, which then no longer fail the test."""
         taken, self.failures = self.failures, []
         return taken

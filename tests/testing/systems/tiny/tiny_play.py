@@ -1,0 +1,89 @@
+"""What is done to the tiny system, and what must hold: one workload for each way in which it can be wrong."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import sqlalchemy as sa
+from tiny_services import Shop, Stock, taken
+
+from ropewalk import RopewalkError
+from ropewalk.testing import workload
+
+
+def halves(world: Any) -> dict[str, int]:
+    rows = world.database("stock").peek(
+        lambda tx: tx.execute(sa.select(taken.c.name, sa.func.count()).group_by(taken.c.name)).all()
+    )
+    return {name: count for name, count in rows}
+
+
+def no_half(world: Any) -> None:
+    """Whoever took a half took the other."""
+    odd = sorted(name for name, count in halves(world).items() if count % 2)
+    assert not odd, f"only half of {', '.join(odd)}"
+
+
+def nothing_at_all(world: Any) -> None:
+    """What cannot come true once something was sold."""
+    assert not halves(world), "something was taken"
+
+
+async def _sell(world: Any, random: Random) -> None:
+    try:
+        await world.client(Shop).sell(f"thing-{random.randrange(10**6)}")
+    except RopewalkError:
+        await world.client(Shop).sell(f"another-{random.randrange(10**6)}")
+
+
+async def _take(world: Any, random: Random) -> None:
+    await world.client(Stock).take(f"thing-{random.randrange(10**6)}")
+
+
+@workload(every=0.5, always=[no_half], eventually=[no_half])
+async def sell(world: Any, random: Random) -> None:
+    """All is right."""
+    await _sell(world, random)
+
+
+@workload(every=0.5, always=[no_half], settings={"stock": {"wrong": "half"}})
+async def sell_by_halves(world: Any, random: Random) -> None:
+    """Two transactions for what is one."""
+    await _sell(world, random)
+
+
+@workload(every=0.5, settings={"stock": {"wrong": "raises"}})
+async def sell_and_fail(world: Any, random: Random) -> None:
+    """An error that nobody expects."""
+    await _take(world, random)
+
+
+@workload(every=0.5, eventually=[nothing_at_all], settle=10.0)
+async def sell_and_hope(world: Any, random: Random) -> None:
+    """What is to come true never does."""
+    await _take(world, random)
+
+
+@workload(every=1.0)
+async def complain(world: Any, random: Random) -> None:
+    """An act that asserts what is not so."""
+    raise AssertionError("this is not what I ordered")
+
+
+@workload(every=0.2, settings={"shop": {"wrong": "set"}})
+async def sell_by_set(world: Any, random: Random) -> None:
+    """In the order of a set of strings."""
+    await _sell(world, random)
+
+
+@workload(every=0.2, settings={"shop": {"wrong": "id"}})
+async def sell_by_id(world: Any, random: Random) -> None:
+    """In the order in which things lie in memory."""
+    await _sell(world, random)
+
+
+@workload(every=0.2, settings={"shop": {"wrong": "collector"}})
+async def sell_by_collector(world: Any, random: Random) -> None:
+    """As many as the collector has found circles."""
+    await _sell(world, random)
