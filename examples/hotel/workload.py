@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import date, timedelta
 from html import escape
 from random import Random
@@ -65,6 +66,10 @@ async def book(world: Any, random: Random) -> None:
     assert read == booked, f"booked as {booked}, and read as {read}"
     listed = await guest.asking(lambda: guest.reservations.mine())
     assert listed == [booked], f"{guest.subject} booked {booked.id} alone, and finds {listed}"
+
+    with suppress(NotFound):
+        seen = await world.client(Reservations, subject="somebody else").read(booked.id)
+        raise AssertionError(f"somebody else is shown {seen}")
 
 
 @workload(every=5.0, always=ALWAYS, eventually=EVENTUALLY, settings=SETTINGS)
@@ -138,7 +143,7 @@ class _Visitor:
         )
         key = f"key of {self.subject}" if self._random.random() < 0.6 else None
         try:
-            booked = await self.asking(lambda: self.reservations.book(booking), key, ASKS if key else 1)
+            booked: Reservation = await self.asking(lambda: self.reservations.book(booking), key, ASKS if key else 1)
         except SoldOut:
             return None
         except PaymentDeclined:

@@ -1304,7 +1304,7 @@ async def test_a_plain_url_gets_nothing_of_ours(house):
             request.setHeader(b"connection", b"close")
             return b"ok"
 
-    site = Site(Page())
+    site = Site(Page(), reactor=house.reactor)
     site.log = lambda request: None  # type: ignore[method-assign]
 
     async def asked():

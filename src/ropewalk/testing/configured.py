@@ -30,12 +30,15 @@ def configured(
     }
     instead = {describe(cls).name: cls for cls in played}
     if isinstance(system, (str, Path)):
-        written = load(str(system), {}, given | {"services": _targets(instead)})
+        written = load(str(system), {}, given | {"services": _targets(instead)})  # which refuses settings of nobody
         return _Given(**dict(written), classes=instead) if instead else written
     classes = {describe(cls).name: cls for cls in system}
     if len(classes) != len(system):
         raise ConfigurationError("Two of these services have one name.")
     classes |= instead
+    nobody = sorted(settings.keys() - classes.keys())
+    if nobody:
+        raise ConfigurationError(f"settings: there is no service {nobody[0]!r}; there are: {', '.join(classes)}.")
     file = SystemFile(services=_targets(classes), **given)
     return _Given(file=file, target="", folder=Path.cwd(), origins={}, environment={}, classes=classes)
 

@@ -31,7 +31,8 @@ def bury(folder: str | Path, outcome: Outcome) -> Path:
     """
     path = Path(folder) / f"{slug(outcome)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    grave = Grave(outcome.schedule, outcome.broken)
+    # Of a failure its first line: a traceback names files of the machine it was found on.
+    grave = Grave(outcome.schedule, outcome.broken.partition("\n")[0])
     path.write_bytes(msgspec.json.format(msgspec.json.encode(grave, order="sorted"), indent=2) + b"\n")
     return path
 

@@ -53,7 +53,9 @@ class Host:
         self.past: list[Any] = []  # dead processes: kept, so that nothing of them is collected while others live
         self._port = FIRST_PORT
         self._rate = 1.0
-        self._since = 0.0, 0.0  # (virtual seconds, this clock's seconds) when the rate was set
+        # No two machines were switched on at the same moment.
+        self._since = 0.0, round(self.random.uniform(1e3, 1e6), 3)  # (virtual seconds, this clock's) at the last change
+        self._on = self._since[1]
         self.offset = 0.0  # seconds the wall clock is ahead of the world's
         network.hosts[self.address] = self
 
@@ -66,12 +68,18 @@ class Host:
         since, shown = self._since
         return shown + (at - since) * self._rate
 
+    def wall(self) -> float:
+        """This host's wall clock, in seconds since the beginning of the world."""
+        return self.seconds() - self._on + self.offset
+
     def instant(self, delay: float) -> float:
         """The moment of virtual time that is `delay` of this host's seconds from now."""
         return self.timeline.now + max(0.0, delay) / self._rate
 
     def drift(self, rate: float) -> None:
-        """From now on its clocks go `rate` times as fast as the world's."""
+        """From now on its clocks go `rate` times as fast as the world's; raises ValueError unless that is above 0."""
+        if rate <= 0:
+            raise ValueError(f"rate: expected a number above 0, 1.0 for as fast as the world; got {rate!r}.")
         waiting = [(timer, timer.getTime()) for timer in self.timeline.pending(self.reactor)]
         self._since = self.timeline.now, self.seconds()
         self._rate = rate
@@ -244,6 +252,13 @@ class Reactor:
             return None
         finally:
             world.current = before
+
+    def soon(self, function: Callable[..., object], *args: Any) -> None:
+        """Call now, or, of a process that is paused, when it goes on."""
+        if self.host.paused and self.alive:
+            self.callLater(0, function, *args)
+        else:
+            function(*args)
 
     def received(self, protocol: Any, data: bytes, end: Any) -> None:
         """Hand bytes to a protocol; one that raises loses its connection, as under a real reactor."""

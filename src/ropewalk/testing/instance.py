@@ -63,8 +63,8 @@ class Instance(Process):
         if failure.check(Unavailable):  # its database is down: no failure of its own
             self._world.could_not_start(self._simulated)
         else:
-            super()._failed(failure)
             self.failure = failure.value
+            self._world.failed(self._simulated.host, failure)
 
     def _server_stack(self, name: str, done: Any = None, **options: Any) -> Sequence[Any]:
         return super()._server_stack(name, done or _unforeseen, **options)
@@ -161,12 +161,17 @@ class Direct:
         theirs: list[Deferred[Response]] = []
 
         def come(outcome: Any) -> None:
-            if self._reactor.alive and not answer.called:
+            if self._reactor.alive:
+                self._reactor.soon(answered, outcome)
+
+        def answered(outcome: Any) -> None:
+            if not answer.called:
                 self._reactor.call(answer.callback, outcome)
 
         def arrived() -> None:
-            if not server.powered:
-                return
+            server.reactor.soon(asked)
+
+        def asked() -> None:
             process = self._world.processes.get(server.name)
             if not server.up or process is None or not process.ready:
                 network.send(server, client, lambda: come(_failure(self._unreachable("no"))))
@@ -174,9 +179,10 @@ class Direct:
             reactor = server.reactor
             connection = self._connection_to(process)
             moved = request.replace(context=_moved(request.context, client.seconds(), server.seconds()))
+            # Noted before it begins: it may die in its first step.
+            self._world.direct[answer] = (reactor, client, lambda: come(_failure(self._unreachable("maybe"))))
             running = reactor.call(process.driver.run, connection(moved))
             theirs.append(running)
-            self._world.direct[answer] = (reactor, client, lambda: come(_failure(self._unreachable("maybe"))))
 
             def done(outcome: Any) -> None:
                 self._world.direct.pop(answer, None)

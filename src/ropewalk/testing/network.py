@@ -29,6 +29,15 @@ class Link(Struct, frozen=True):
     split: float = 0.05  # probability that a segment arrives in two pieces
     blocked: bool = False  # whether everything is held back
 
+    def __post_init__(self) -> None:
+        low, high = self.latency
+        if not 0 <= low <= high:
+            raise ValueError(f"latency: expected (low, high) in seconds, 0 <= low <= high; got {self.latency!r}.")
+        if self.bandwidth is not None and self.bandwidth <= 0:
+            raise ValueError(f"bandwidth: expected bytes a second above 0, or None; got {self.bandwidth!r}.")
+        if not (0 <= self.loss <= 1 and 0 <= self.split <= 1):
+            raise ValueError(f"loss, split: expected a probability from 0 to 1; got {self.loss!r}, {self.split!r}.")
+
 
 class Network:
     """All links of a World, and what is on its way over them."""
@@ -133,18 +142,15 @@ class Network:
         port = self.ports.get((connector.host, connector.port)) if target.up else None
         client_address = IPv4Address("TCP", source.address, source.next_port())
         if port is None:
-            self.send(target, source, connector.refused)
+            self.send(target, source, lambda: connector.reactor.soon(connector.refused))
             return
-        theirs = port.accept(client_address)
-        server = End(self, port.reactor, theirs, port.getHost(), client_address)
+        server = End(self, port.reactor, None, port.getHost(), client_address)
         client = End(self, connector.reactor, None, client_address, port.getHost())
         server.peer, client.peer = client, server
         server.flow, client.flow = Flow(self, server, client), Flow(self, client, server)
-        self.send(target, source, lambda: connector.connected(client))
-        if theirs is None:
-            server.loseConnection()
-        else:
-            server.begin()
+        # The kernel answers for a process that is paused; that one accepts when it can.
+        self.send(target, source, lambda: connector.reactor.soon(connector.connected, client))
+        port.reactor.soon(port.accept, server)
 
     def lose(self, reactor: Any, *, silently: bool) -> None:
         """A reactor is no more. Its kernel resets its connections, unless the whole machine went `silently`."""

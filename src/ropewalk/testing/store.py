@@ -57,6 +57,8 @@ class DatabaseHost:
             self._database = open_sqlite(self.service, self._path, None, _never, synchronous="OFF")
             engine = self._database._engine
             event.listen(engine, "connect", self._connected)
+            event.listen(engine, "close", self._disconnected)
+            event.listen(engine, "invalidate", self._disconnected)
             event.listen(engine, "before_cursor_execute", self._before_statement)
             event.listen(engine, "after_cursor_execute", self._after_statement)
         if tables is not None:
@@ -139,6 +141,9 @@ class DatabaseHost:
     def _connected(self, connection: Any, _record: Any) -> None:
         self._connection = connection
 
+    def _disconnected(self, *_: Any) -> None:
+        self._connection = None
+
     def _before_statement(self, *_: Any) -> None:
         if self._running is not None:
             instance, name, count = self._running
@@ -184,7 +189,11 @@ class SimulatedDatabase(Database):
         client, server = self._reactor.host, self._server.host
 
         def come(outcome: Any) -> None:
-            if self._reactor.alive and not answer.called:
+            if self._reactor.alive:
+                self._reactor.soon(answered, outcome)
+
+        def answered(outcome: Any) -> None:
+            if not answer.called:
                 self._reactor.call(answer.callback, outcome)
 
         def arrived() -> None:

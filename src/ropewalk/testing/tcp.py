@@ -243,7 +243,7 @@ class End:
                 self._answer_reset()  # nobody reads it any more
             return
         self._inbox.append(segment)
-        self._read()
+        self.reactor.soon(self._read)
 
     def reset(self) -> None:
         """The connection broke on the way."""
@@ -365,9 +365,16 @@ class Port:
         """Where it listens."""
         return IPv4Address("TCP", self.reactor.host.address, self._number)
 
-    def accept(self, peer: IPv4Address) -> Any:
-        """The protocol of a new connection, None when it is not wanted."""
-        return self.reactor.call(self._factory.buildProtocol, peer)
+    def accept(self, end: End) -> None:
+        """Build the protocol of a new connection; without one the connection is closed again."""
+        if not end.connected or end.gone:
+            return
+        end.protocol = self.reactor.call(self._factory.buildProtocol, end.getPeer())
+        if end.protocol is None:
+            end.loseConnection()
+        else:
+            end.begin()
+            end._read()
 
 
 @implementer(IConnector)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextvars
 import gc
+import inspect
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -128,13 +129,11 @@ class World:
         self._outside = SimulatedClient(
             self._config, self._placement(OUTSIDE), outside.reactor, self, Path(self._folder.name)
         )
-        for name in self._instances():
-            self._start(name)
-        self.until(self._begun)
-        for name in self._instances():
-            failure = self.processes[name].failure
-            if failure is not None:
-                raise failure
+        try:
+            self._start_all()
+        except BaseException:
+            self.close()
+            raise
 
     # -- asking and waiting
 
@@ -178,6 +177,8 @@ class World:
 
     def advance(self, seconds: float) -> None:
         """Drive for so many virtual seconds."""
+        if seconds < 0:
+            raise ValueError(f"advance: expected seconds, 0 or more; got {seconds!r}.")
         end = self.timeline.now + seconds
         with self._driving():
             while self._turn(end):
@@ -221,6 +222,8 @@ class World:
         `power` the machine goes, and nobody resets its connections.
         """
         hosts = self._named(name)
+        if self.hosts[OUTSIDE] in hosts:
+            raise ValueError("The test itself is outside; it cannot crash.")
         if at is not None:
             if any(host.name.endswith("/database") for host in hosts):
                 raise ValueError(f"at: moments are those of instances; {name} is a database: name its service.")
@@ -275,10 +278,11 @@ class World:
         """Break every connection there is between them."""
         self._fault(f"reset {a} ↔ {b}")
         ours, others = self._named(a), self._named(b)
-        for end in list(self.network.connections):
-            if end.reactor.host in ours and end.peer.reactor.host in others:
-                end.reset()
-                end.peer.reset()
+        with self._driving():
+            for end in list(self.network.connections):
+                if end.reactor.host in ours and end.peer.reactor.host in others:
+                    end.reactor.soon(end.reset)
+                    end.peer.reactor.soon(end.peer.reset)
 
     # -- seeing
 
@@ -287,7 +291,12 @@ class World:
         return LookingDatabase(self.database_host(service))
 
     def invariant(self, function: Callable[[World], object]) -> Callable[[World], object]:
-        """`function(world)` is called whenever something was committed; it raises AssertionError when broken."""
+        """`function(world)` is called whenever something was committed; it raises AssertionError when broken.
+
+        A plain function: it looks by `world.database(name).peek(...)`, which takes no time.
+        """
+        if inspect.iscoroutinefunction(function):
+            raise TypeError(f"{_name(function)}: an invariant is a plain function; look by database(name).peek(...).")
         self._invariants.append(function)
         return function
 
@@ -376,7 +385,7 @@ class World:
 
     def wall(self, host: Host) -> float:
         """What the wall clock of a host shows."""
-        return BEGINS + host.seconds() + host.offset
+        return BEGINS + host.wall()
 
     def host_at(self, url: str) -> Host:
         """The host of an instance's URL."""
@@ -449,7 +458,7 @@ class World:
         if not owner.alive:
             owner.keep(timer)
             return True
-        if host.paused:
+        if host.paused and owner is not host:  # what the network brings is its kernel's
             self.timeline.postpone(timer)
             host.backlog.append(timer)
             return True
@@ -471,6 +480,7 @@ class World:
 
     _unchecked = False
     _checking = False
+    _driven = False
 
     def _improbable(self, point: str) -> bool:
         """Whether a point in the product's code fires: a quarter of them may, and then every fourth time."""
@@ -503,6 +513,10 @@ class World:
     def _driving(self) -> Iterator[None]:
         if self._closed:
             raise RuntimeError("This World is closed.")
+        if self._driven:
+            yield
+            return
+        self._driven = True
         collecting, hear = gc.isenabled(), cast(Any, self._hear)
         self.current = self.hosts[OUTSIDE].reactor
         gc.disable()
@@ -511,6 +525,7 @@ class World:
             with self._guards.up(), deciding(self._improbable):
                 yield
         finally:
+            self._driven = False
             globalLogPublisher.removeObserver(hear)
             if collecting:
                 gc.enable()
@@ -534,6 +549,15 @@ class World:
 
     def _instances(self) -> list[str]:
         return [name for name in self.hosts if name != OUTSIDE and not name.endswith("/database")]
+
+    def _start_all(self) -> None:
+        for name in self._instances():
+            self._start(name)
+        self.until(self._begun)
+        for name in self._instances():
+            failure = self.processes[name].failure
+            if failure is not None:
+                raise failure
 
     def _begun(self) -> bool:
         started = [self.processes.get(name) for name in self._instances()]

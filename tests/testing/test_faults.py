@@ -1,0 +1,203 @@
+"""Schedules of faults: drawn from a seed, each with its end, and each doing to a World what it says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+
+from ropewalk import Service, get
+from ropewalk.testing import Fault, World
+from ropewalk.testing.faults import DOING, KINDS, do, draw
+
+SERVICES = ("here", "there")
+HOSTS = ("here/1", "here/2", "there/1", "there/2", "there/database")
+ENDS = {
+    "crash": "restart",
+    "crash-at-moment": "restart",
+    "power": "restart",
+    "partition": "heal",
+    "partition-one-way": "heal",
+    "pause": "resume",
+}
+TWICE = ("slow", "lossy", "jump", "drift")  # whose end is the same with another value
+
+
+class Here(Service, name="here", version="1.0.0"):
+    """One."""
+
+    @get("/nothing")
+    async def nothing(self) -> None:
+        """Nothing."""
+
+
+class There(Service, name="there", version="1.0.0"):
+    """Another."""
+
+    @get("/nothing")
+    async def nothing(self) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World([Here, There], seed=8) as world:
+        yield world
+
+
+def drawn(seed: int, begin: float = 0.0, end: float = 300.0) -> tuple[Fault, ...]:
+    return draw(Random(seed), SERVICES, HOSTS, begin, end)
+
+
+# -- drawing
+
+
+def test_the_same_seed_draws_the_same_and_another_another():
+    assert drawn(1) == drawn(1)
+    assert drawn(1) != drawn(2)
+
+
+def test_they_come_in_order_of_time_and_within_it():
+    for seed in range(50):
+        faults = drawn(seed, 10.0, 100.0)
+
+        assert sorted(fault.at for fault in faults) == [fault.at for fault in faults]
+        assert all(10.0 <= fault.at <= 100.2 for fault in faults)
+
+
+def test_every_kind_is_drawn_by_some_seed_and_no_seed_draws_them_all():
+    kinds = [{fault.kind for fault in drawn(seed, end=3000.0)} for seed in range(60)]
+
+    assert set(DOING) == set().union(*kinds)
+    assert all(len(each) < len(set(DOING)) for each in kinds)
+    assert all(kinds)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_fault_has_an_end_of_its_own(name):
+    for seed in range(20):
+        faults = KINDS[name](Random(seed), SERVICES, HOSTS, 5.0, 9.0)
+        first, *rest = faults
+
+        if first.kind in ENDS:
+            assert [(ENDS[first.kind], first.target)] == [(fault.kind, fault.target) for fault in rest]
+        elif first.kind in TWICE:
+            assert [(first.kind, first.target)] == [(fault.kind, fault.target) for fault in rest]
+        else:
+            assert ("reset", []) == (first.kind, rest)
+        assert all(fault.at == 9.0 for fault in rest)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_smallest_system_can_be_hurt_too(name):
+    for seed in range(20):
+        faults = KINDS[name](Random(seed), ("here",), ("here/1", "here/2"), 5.0, 9.0)
+
+        for fault in faults:
+            assert set(fault.target.split()) <= {"here", "here/1", "here/2"}
+            assert len(set(fault.target.split())) == len(fault.target.split())
+
+
+def test_a_schedule_survives_json():
+    faults = drawn(5)
+
+    assert faults == msgspec.json.decode(msgspec.json.encode(faults), type=tuple[Fault, ...])
+
+
+# -- doing
+
+
+@pytest.mark.parametrize("kind", DOING)
+def test_each_kind_can_be_done_and_is_counted(world, kind):
+    pair = kind in ("partition", "partition-one-way", "heal", "reset", "slow", "lossy")
+
+    do(world, Fault(0.0, kind, "here/1 there/2" if pair else "here/1", 1.0))
+    world.advance(1.0)
+
+    assert Counter({kind: 1}) == +world.points
+
+
+CHANGES: dict[str, tuple[str, float, str, Any]] = {
+    "crash": ("here/1", 0.0, "host", ("up", False)),
+    "power": ("here/1", 0.0, "host", ("powered", False)),
+    "pause": ("here/1", 0.0, "host", ("paused", True)),
+    "jump": ("here/1", -20.5, "host", ("offset", -20.5)),
+    "partition": ("here/1 there/1", 0.0, "link", ("blocked", True)),
+    "partition-one-way": ("here/1 there/1", 0.0, "link", ("blocked", True)),
+    "slow": ("here/1 there/1", 0.5, "link", ("latency", (0.5, 1.0))),
+    "lossy": ("here/1 there/1", 0.25, "link", ("loss", 0.25)),
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_what_it_does_is_what_it_says_and_its_end_undoes_it(world, kind):
+    target, value, of, (name, expected) = CHANGES[kind]
+    here, there = world.hosts["here/1"], world.hosts["there/1"]
+
+    def seen() -> Any:
+        return getattr(here if of == "host" else world.network.link(here, there), name)
+
+    before = seen()
+    do(world, Fault(0.0, kind, target, value))
+    during = seen()
+    do(world, Fault(1.0, ENDS.get(kind, kind), target, -value if kind == "jump" else 0.0))
+
+    assert (expected, before) == (during, seen())
+
+
+def test_one_way_leaves_the_other_way_open(world):
+    do(world, Fault(0.0, "partition-one-way", "here/1 there/1"))
+
+    here, there = world.hosts["here/1"], world.hosts["there/1"]
+    assert (True, False) == (world.network.link(here, there).blocked, world.network.link(there, here).blocked)
+
+
+def test_a_clock_drifts_and_comes_right_again(world):
+    host = world.hosts["here/1"]
+
+    do(world, Fault(0.0, "drift", "here/1", 1.1))
+    first = host.seconds()
+    world.advance(10.0)
+    second = host.seconds()
+    do(world, Fault(10.0, "drift", "here/1", 1.0))
+    world.advance(10.0)
+
+    assert (pytest.approx(11.0), pytest.approx(10.0)) == (second - first, host.seconds() - second)
+
+
+def test_a_crash_at_some_moment_comes_with_that_moment(world):
+    do(world, Fault(0.0, "crash-at-moment", "here/1", 3.0))
+    world.advance(5.0)
+    before = world.hosts["here/1"].up
+
+    for _ in range(6):
+        try:
+            world.run(world.client(Here).nothing())
+        except Exception as error:
+            assert "Unavailable" == type(error).__name__
+
+    assert (True, False) == (before, world.hosts["here/1"].up)
+
+
+@pytest.mark.parametrize("fault", [Fault(0.0, "flood", "here/1"), Fault(0.0, "crash", "nowhere/1")], ids=["kind", "target"])
+def test_one_that_cannot_be_done_is_named(world, fault):
+    with pytest.raises((ValueError, KeyError), match=r"flood|nowhere/1"):
+        do(world, fault)
+
+
+def test_a_world_survives_a_hundred_schedules_worth_of_faults_and_calms_down():
+    with World([Here, There], seed=8) as world:
+        for number in range(3):
+            for fault in draw(Random(number), SERVICES, HOSTS[:4], world.now, world.now + 300.0):
+                world.at(fault.at, do, world, fault)
+            world.advance(330.0)
+        world.calm()
+        world.advance(5.0)
+
+        for service in (Here, There):
+            for _ in range(2):
+                world.run(world.client(service).nothing())

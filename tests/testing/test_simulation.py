@@ -1,0 +1,174 @@
+"""One seed: a plan, its play, and the judgement: what is broken is found, and what is right is left in peace."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from ropewalk.errors import ConfigurationError
+from ropewalk.testing import Act, Fault, Outcome, Schedule, plan, replay, simulate, workload
+from ropewalk.testing.workloads import find
+
+TINY = str(Path(__file__).parent / "systems" / "tiny" / "system.toml")
+
+
+@pytest.fixture(autouse=True)
+def _path() -> Iterator[None]:
+    before = list(sys.path)
+    sys.path.insert(0, str(Path(TINY).parent))
+    yield
+    sys.path[:] = before
+
+
+def acts(name: str, count: int = 3, every: float = 1.0) -> tuple[Act, ...]:
+    return tuple(Act(every * (number + 1), name, number) for number in range(count))
+
+
+def played(name: str, *faults: Fault, seed: int = 1, seconds: float = 6.0, mode: str = "safety", **more: Any) -> Outcome:
+    schedule = Schedule(seed, seconds, acts(name), tuple(faults), mode)
+    return simulate(TINY, [f"tiny_play:{name}"], schedule, **more)
+
+
+# -- the plan
+
+
+def test_a_plan_follows_from_its_seed_alone():
+    first, again, other = (plan(TINY, ["tiny_play:sell"], seed, 60.0) for seed in (1, 1, 2))
+
+    assert first == again
+    assert (first.acts, first.faults) != (other.acts, other.faults)
+    assert first == msgspec.json.decode(msgspec.json.encode(first), type=Schedule)
+
+
+def test_acts_are_numbered_and_in_order_and_about_as_many_as_asked_for():
+    schedule = plan(TINY, ["tiny_play:sell", "tiny_play:complain"], 3, 200.0)
+
+    assert sorted(act.at for act in schedule.acts) == [act.at for act in schedule.acts]
+    sold = [act.number for act in schedule.acts if act.name == "sell"]
+    assert list(range(len(sold))) == sold
+    assert 300 < len(sold) < 500  # one each half second
+    assert all(0 < act.at < 200.0 for act in schedule.acts)
+
+
+def test_another_workload_changes_nothing_about_the_first():
+    alone = plan(TINY, ["tiny_play:sell"], 3, 60.0)
+    both = plan(TINY, ["tiny_play:sell", "tiny_play:complain"], 3, 60.0)
+
+    assert alone.acts == tuple(act for act in both.acts if act.name == "sell")
+    assert alone.faults == both.faults
+
+
+def test_in_liveness_mode_the_faults_end_after_two_thirds():
+    for seed in range(10):
+        faults = plan(TINY, ["tiny_play:sell"], seed, 90.0, "liveness").faults
+        assert all(fault.at <= 60.2 for fault in faults)
+
+
+def test_faults_befall_the_hosts_there_are():
+    hosts = {"shop", "stock", "shop/1", "shop/2", "stock/1", "stock/2", "stock/database"}
+    faults = [fault for seed in range(20) for fault in plan(TINY, ["tiny_play:sell"], seed, 200.0).faults]
+
+    assert hosts == {name for fault in faults for name in fault.target.split()}
+
+
+@pytest.mark.parametrize("target", ["tiny_play", "tiny_play:nothing", "no_module_of_that_name:sell", "tiny_play:halves.x"])
+def test_a_workload_that_is_none_is_refused_by_name(target):
+    with pytest.raises(ConfigurationError, match=target):
+        find(target)
+
+
+def test_a_workload_of_no_time_is_refused():
+    with pytest.raises(ValueError, match="above zero"):
+        workload(every=0.0)
+
+
+# -- the judgement
+
+
+def test_what_is_right_holds_and_is_counted():
+    outcome = played("sell", mode="liveness")
+
+    assert "" == outcome.broken
+    assert {"done": 3} == outcome.acts
+    assert 9 == outcome.counts["commit"] - outcome.fired.get("the stock is slow to answer", 0)
+    assert outcome.counts["bytes"] > 1000
+    assert outcome.seconds >= 6.0
+    assert outcome == msgspec.json.decode(msgspec.json.encode(outcome), type=Outcome)
+
+
+def test_an_invariant_that_breaks_is_found_at_its_moment():
+    outcome = played("sell_by_halves")
+
+    assert outcome.broken.startswith("At 1.0")
+    assert "only half of thing-" in outcome.broken
+    assert "broken" == outcome.events[-1].kind
+
+
+def test_an_act_that_fails_otherwise_than_by_a_sibling_is_found():
+    outcome = played("complain")
+
+    assert "complain #0 failed: AssertionError: this is not what I ordered" in outcome.broken
+    assert {"broken": 1} == outcome.acts
+
+
+def test_an_operation_that_raises_what_nobody_expects_is_found(flush_logged_errors):
+    outcome = played("sell_and_fail")
+    flush_logged_errors()
+
+    assert "nobody expects that" in outcome.broken
+
+
+def test_what_never_comes_true_is_found_in_liveness_mode_alone():
+    safety = played("sell_and_hope")
+    liveness = played("sell_and_hope", mode="liveness")
+
+    assert "" == safety.broken
+    assert "10 s after the last fault: something was taken" in liveness.broken
+
+
+def test_faults_that_are_planned_are_done_when_planned_and_refuse_acts_and_break_nothing():
+    outcome = played("sell", Fault(0.5, "crash", "stock"), Fault(4.5, "restart", "stock"))
+
+    told = [(event.at, event.kind, event.text) for event in outcome.events if event.kind in ("crashed", "fault")]
+    assert [(0.5, "crashed", "crash stock/1"), (0.5, "crashed", "crash stock/2"), (4.5, "fault", "restart stock/1")] == told[:3]
+    assert ("", {"refused": 3}) == (outcome.broken, outcome.acts)
+    assert {"crash": 1, "restart": 1}.items() <= outcome.fired.items()
+
+
+def test_the_chance_of_an_act_is_its_own_so_that_one_less_changes_nothing_for_the_others():
+    def sold(chosen: tuple[Act, ...]) -> set[str]:
+        outcome = simulate(TINY, ["tiny_play:sell"], Schedule(1, 6.0, chosen, ()))
+        return {event.text for event in outcome.events if event.kind in ("act", "done")}
+
+    every, without = acts("sell"), acts("sell")[1:]
+
+    assert sold(without) == {text for text in sold(every) if "#0" not in text}
+
+
+def test_the_same_schedule_has_the_same_outcome_and_another_seed_another():
+    first = played("sell", Fault(1.5, "crash", "shop/1"), Fault(2.5, "restart", "shop/1"), mode="liveness")
+    again = played("sell", Fault(1.5, "crash", "shop/1"), Fault(2.5, "restart", "shop/1"), mode="liveness")
+
+    assert first == again
+    assert first.digest != played("sell", seed=2).digest
+
+
+def test_the_sweeps_of_the_collector_and_who_listens_change_nothing():
+    lines: list[str] = []
+
+    assert played("sell").digest == played("sell", trace=lines.append, sweep=50).digest
+    assert len(lines) > 100
+
+
+def test_replay_raises_with_the_story():
+    schedule = Schedule(1, 6.0, acts("sell_by_halves"), ())
+
+    with pytest.raises(AssertionError, match=r"only half of thing-[\s\S]*stock"):
+        replay(TINY, ["tiny_play:sell_by_halves"], schedule)
+
+    assert "" == replay(TINY, ["tiny_play:sell"], Schedule(1, 3.0, acts("sell"), ())).broken
