@@ -183,7 +183,9 @@ def test_a_crash_at_some_moment_comes_with_that_moment(world):
     assert (True, False) == (before, world.hosts["here/1"].up)
 
 
-@pytest.mark.parametrize("fault", [Fault(0.0, "flood", "here/1"), Fault(0.0, "crash", "nowhere/1")], ids=["kind", "target"])
+@pytest.mark.parametrize(
+    "fault", [Fault(0.0, "flood", "here/1"), Fault(0.0, "crash", "nowhere/1")], ids=["kind", "target"]
+)
 def test_one_that_cannot_be_done_is_named(world, fault):
     with pytest.raises((ValueError, KeyError), match=r"flood|nowhere/1"):
         do(world, fault)

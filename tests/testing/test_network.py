@@ -1094,7 +1094,6 @@ def test_a_paused_process_answers_when_it_goes_on_and_its_kernel_keeps_the_bytes
     assert (b"", b"abc") == (during, pair.server.data)
 
 
-@known(reason="what a kernel does by itself waits for its process")
 def test_the_kernel_of_a_paused_process_still_accepts(world):
     net = net_of(world)
     client, server = Recorder(), Recorder()

@@ -64,7 +64,8 @@ def taken(world: World) -> int:
 
 def no_half(world: World) -> None:
     """Whoever took a half took the other."""
-    assert taken(world) % 2 == 0, "only half of it"
+    if taken(world) % 2:
+        raise AssertionError("only half of it")
 
 
 async def sell(world: World) -> None:
@@ -95,6 +96,8 @@ def test_the_moments_of_a_run_are_calls_statements_commits_and_frames_in_order(w
         "stock/1 after:insert/1",
         "stock/1 before:insert/2",
         "stock/1 after:insert/2",
+        "stock/1 before:insert/3",  # whether anything has changed, asks the World itself
+        "stock/1 after:insert/3",
         "stock/1 after:insert/commit",
         "stock/1 after:insert",
         "stock/1 after:take",
@@ -136,7 +139,6 @@ def test_what_is_done_in_one_transaction_survives_every_crash(world):
     assert [] == broken(iter(survivals))
     assert points(world, sell) == [each.point for each in survivals]
     assert len(survivals) == len({(each.point.host, each.point.moment, each.point.nth) for each in survivals})
-    assert all(each.seconds > 0 for each in survivals)
 
 
 @pytest.mark.slow
@@ -148,7 +150,8 @@ def test_what_is_done_in_two_is_found_half_done_between_them_and_nowhere_else():
     assert {"stock/1"} == {host for host, _, _ in found}
     assert {"only half of it"} == {text for _, _, text in found}
     assert Counter(between) == Counter(
-        ["after:insert/commit", "after:insert", "before:insert", "before:insert/commit", "before:insert/1", "after:insert/1"]
+        ["after:insert/commit", "after:insert", "before:insert", "before:insert/commit"]
+        + ["before:insert/1", "after:insert/1", "before:insert/2", "after:insert/2"]
     )
 
 
@@ -165,9 +168,10 @@ def test_a_second_crash_comes_in_the_recovery():
 
 def test_what_never_comes_true_says_so_with_its_moment(world):
     def two_of_them(world: World) -> None:
-        assert taken(world) == 4, "not both of them"
+        if taken(world) != 4:
+            raise AssertionError("not both of them")
 
-    (first, *_) = (each for each in crash_points(world, sell, eventually=[two_of_them], settle=2.0, again=False))
+    first = next(crash_points(world, sell, eventually=[two_of_them], settle=2.0, again=False))
 
     assert "not both of them" == first.broken
 

@@ -29,7 +29,9 @@ def acts(name: str, count: int = 3, every: float = 1.0) -> tuple[Act, ...]:
     return tuple(Act(every * (number + 1), name, number) for number in range(count))
 
 
-def played(name: str, *faults: Fault, seed: int = 1, seconds: float = 6.0, mode: str = "safety", **more: Any) -> Outcome:
+def played(
+    name: str, *faults: Fault, seed: int = 1, seconds: float = 6.0, mode: str = "safety", **more: Any
+) -> Outcome:
     schedule = Schedule(seed, seconds, acts(name), tuple(faults), mode)
     return simulate(TINY, [f"tiny_play:{name}"], schedule, **more)
 
@@ -76,7 +78,9 @@ def test_faults_befall_the_hosts_there_are():
     assert hosts == {name for fault in faults for name in fault.target.split()}
 
 
-@pytest.mark.parametrize("target", ["tiny_play", "tiny_play:nothing", "no_module_of_that_name:sell", "tiny_play:halves.x"])
+@pytest.mark.parametrize(
+    "target", ["tiny_play", "tiny_play:nothing", "no_module_of_that_name:sell", "tiny_play:halves.x"]
+)
 def test_a_workload_that_is_none_is_refused_by_name(target):
     with pytest.raises(ConfigurationError, match=target):
         find(target)
@@ -135,7 +139,11 @@ def test_faults_that_are_planned_are_done_when_planned_and_refuse_acts_and_break
     outcome = played("sell", Fault(0.5, "crash", "stock"), Fault(4.5, "restart", "stock"))
 
     told = [(event.at, event.kind, event.text) for event in outcome.events if event.kind in ("crashed", "fault")]
-    assert [(0.5, "crashed", "crash stock/1"), (0.5, "crashed", "crash stock/2"), (4.5, "fault", "restart stock/1")] == told[:3]
+    assert [
+        (0.5, "crashed", "crash stock/1"),
+        (0.5, "crashed", "crash stock/2"),
+        (4.5, "fault", "restart stock/1"),
+    ] == told[:3]
     assert ("", {"refused": 3}) == (outcome.broken, outcome.acts)
     assert {"crash": 1, "restart": 1}.items() <= outcome.fired.items()
 

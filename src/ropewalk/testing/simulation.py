@@ -26,6 +26,7 @@ from .workloads import Check, Workload, find
 from .world import World, described
 
 SLOWEST = 60.0  # seconds within which, without faults, every call and every act has ended
+SWEEPS = (250, 20_000)  # turns between two collections of garbage: often, and hardly ever
 OPEN = 48  # connections from one host to another: a pool that keeps its own stays far below
 
 
@@ -73,7 +74,8 @@ def simulate(
     with_settings: Any = settings or None
     world = World(target, seed=schedule.seed, settings=with_settings, trace=trace, sweep=sweep)
     try:
-        return _Simulation(world, played, schedule).play()
+        with world.driving():  # without a break, in which the collector would come as it likes
+            return _Simulation(world, played, schedule).play()
     finally:
         world.close()
 
@@ -220,7 +222,7 @@ def verify(target: str, workloads: Sequence[str], schedule: Schedule) -> str:
 
 
 def _elsewhere(target: str, workloads: Sequence[str], schedule: Schedule, number: int, trace: Path | None) -> str:
-    command = [sys.executable, "-m", "ropewalk.testing.simulation", target, *workloads, "--sweep", str(7000 * number)]
+    command = [sys.executable, "-m", "ropewalk.testing.simulation", target, *workloads, "--sweep", str(SWEEPS[number - 1])]
     if trace is not None:
         command += ["--trace", str(trace)]
     environment = {**os.environ, "PYTHONHASHSEED": str(schedule.seed * 2 + number)}

@@ -162,7 +162,7 @@ class World:
     def run(self, awaitable: Awaitable[T], timeout: float = 3600.0) -> T:
         """Drive until `awaitable` is done; what it returns, or raises. Raises Stuck after `timeout` virtual seconds."""
         ended: list[Any] = []
-        with self._driving():
+        with self.driving():
             deferred = self._context.run(self.driver.run, awaitable)
         deferred.addBoth(ended.append)
         self._drive(lambda: bool(ended), timeout, f"{awaitable!r}")
@@ -180,7 +180,7 @@ class World:
         if seconds < 0:
             raise ValueError(f"advance: expected seconds, 0 or more; got {seconds!r}.")
         end = self.timeline.now + seconds
-        with self._driving():
+        with self.driving():
             while self._turn(end):
                 pass
         self.timeline.now = max(self.timeline.now, end)
@@ -278,7 +278,7 @@ class World:
         """Break every connection there is between them."""
         self._fault(f"reset {a} ↔ {b}")
         ours, others = self._named(a), self._named(b)
-        with self._driving():
+        with self.driving():
             for end in list(self.network.connections):
                 if end.reactor.host in ours and end.peer.reactor.host in others:
                     end.reactor.soon(end.reset)
@@ -439,7 +439,7 @@ class World:
 
     def _drive(self, predicate: Callable[[], object], timeout: float, what: str) -> None:
         end = self.timeline.now + timeout
-        with self._driving():
+        with self.driving():
             while not predicate():
                 if not self._turn(end):
                     self.timeline.now = max(self.timeline.now, end)
@@ -510,7 +510,8 @@ class World:
             self._checking = False
 
     @contextmanager
-    def _driving(self) -> Iterator[None]:
+    def driving(self) -> Iterator[None]:
+        """As long as this lasts the guards are up, and garbage is collected by turns alone; may be nested."""
         if self._closed:
             raise RuntimeError("This World is closed.")
         if self._driven:
@@ -672,7 +673,7 @@ class _Guarded:
         method = getattr(self._client, name)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            with self._world._driving():
+            with self._world.driving():
                 return method(*args, **kwargs)
 
         return call
