@@ -50,6 +50,8 @@ SETTINGS = {
     "users": {"time_cost": 1, "memory_cost": 8, "parallelism": 1},
     # What a crash left behind is found within a minute, or two if a clock was wrong.
     "reservations": {"hold": 60.0, "sweep": 10.0},
+    # Slow enough that most faults meet a booking half-way.
+    "payments": {"latency": 1.5},
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,6 +38,7 @@ def test_what_is_right_is_the_same_in_another_process_with_other_hashes_in_any_w
     assert "" == difference("sell", 6, 1.0, *faults)
 
 
+@pytest.mark.long
 def test_the_order_of_a_set_of_strings_is_found_where_it_first_shows():
     found = difference("sell_by_set")
 
@@ -56,7 +56,6 @@ def test_the_order_of_addresses_in_memory_is_found():
 
 
 @pytest.mark.long
-@pytest.mark.xfail(strict=True, reason="the interpreter's own collector runs between two drives, the same in both")
 def test_what_follows_from_the_moments_of_the_collector_is_found():
     assert difference("sell_by_collector", 300, 0.1).startswith("line ")
 
@@ -83,7 +82,6 @@ with World({target!r}, seed={seed}) as world:
 """
 
 
-@cache
 def told(seed: int, hashes: str, *, more: str = "") -> str:
     program = more + PROGRAM.format(folder=str(TINY.parent), target=str(TINY), seed=seed)
     done = subprocess.run(
@@ -100,7 +98,3 @@ def test_a_world_is_the_same_in_another_zone_with_other_hashes_after_other_world
     before = f"import decimal, sqlite3, xml.dom.minidom\nfrom ropewalk.testing import World\nWorld({str(TINY)!r}, seed=99).close()\n"
 
     assert told(4, "1") == told(4, "77", more=before)
-
-
-def test_another_seed_is_another_world():
-    assert told(4, "1").splitlines()[-1] != told(5, "1").splitlines()[-1]

@@ -7,7 +7,6 @@ to be told to the same protocols. The second half is what only a simulated netwo
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -24,7 +23,6 @@ from ropewalk.driver import Driver
 from ropewalk.testing import World
 
 PORT = 7000
-known = partial(pytest.mark.xfail, strict=True)
 BIG = 1_000_000  # bytes: more than any buffer between two ends
 
 

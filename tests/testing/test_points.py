@@ -150,8 +150,7 @@ def test_what_is_done_in_two_is_found_half_done_between_them_and_nowhere_else():
     assert {"stock/1"} == {host for host, _, _ in found}
     assert {"only half of it"} == {text for _, _, text in found}
     assert Counter(between) == Counter(
-        ["after:insert/commit", "after:insert", "before:insert", "before:insert/commit"]
-        + ["before:insert/1", "after:insert/1", "before:insert/2", "after:insert/2"]
+        f"{when}:insert{what}" for when in ("before", "after") for what in ("", "/commit", "/1", "/2")
     )
 
 

@@ -16,7 +16,7 @@ def halves(world: Any) -> dict[str, int]:
     rows = world.database("stock").peek(
         lambda tx: tx.execute(sa.select(taken.c.name, sa.func.count()).group_by(taken.c.name)).all()
     )
-    return {name: count for name, count in rows}
+    return dict(tuple(row) for row in rows)
 
 
 def no_half(world: Any) -> None:
