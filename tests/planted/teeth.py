@@ -71,9 +71,11 @@ def main() -> None:
         bite = hunt(bug, seeds=given.seeds, minutes=given.minutes, jobs=given.jobs)
         bites.append(bite)
         said = f"seed {bite.seed}, {bite.events} events: {bite.broken[:140]}" if bite.seed is not None else "NOT FOUND"
-        print(f"{bite.number:02} {bite.name:40} {said}", flush=True)
+        sys.stdout.write(f"{bite.number:02} {bite.name:40} {said}\n")
+        sys.stdout.flush()
     found = [bite.events for bite in bites if bite.events is not None]
-    print(f"{len(found)} of {len(bites)} found; median story: {statistics.median(found) if found else '-'} events")
+    median = statistics.median(found) if found else "-"
+    sys.stdout.write(f"{len(found)} of {len(bites)} found; median story: {median} events\n")
     sys.exit(len(found) < len(bites))
 
 

@@ -98,7 +98,7 @@ def test_the_smallest_system_can_be_hurt_too(name):
         faults = KINDS[name](Random(seed), ("here",), ("here/1", "here/2"), 5.0, 9.0)
 
         for fault in faults:
-            assert set(fault.target.split()) <= {"here", "here/1", "here/2"}
+            assert set(fault.target.split()) <= {"here", "here/1", "here/2", "outside"}
             assert len(set(fault.target.split())) == len(fault.target.split())
 
 

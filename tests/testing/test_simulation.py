@@ -72,7 +72,7 @@ def test_in_liveness_mode_the_faults_end_after_two_thirds():
 
 
 def test_faults_befall_the_hosts_there_are():
-    hosts = {"shop", "stock", "shop/1", "shop/2", "stock/1", "stock/2", "stock/database"}
+    hosts = {"shop", "stock", "shop/1", "shop/2", "stock/1", "stock/2", "stock/database", "outside"}
     faults = [fault for seed in range(20) for fault in plan(TINY, ["tiny_play:sell"], seed, 200.0).faults]
 
     assert hosts == {name for fault in faults for name in fault.target.split()}

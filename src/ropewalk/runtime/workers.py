@@ -80,11 +80,14 @@ class Workers:
             self._processes = ProcessPoolExecutor(self._process_count, spawn, initializer=_end_with_parent)
         return self._processes
 
-    async def _submit(self, submit: Callable[[], Future[R]]) -> R:
+    def _check_queue(self) -> None:
         if self._running >= self._queue:
             full = Unavailable(f"The workers' queue is full: {self._queue} calls run or wait.")
             full.ran = "no"
             raise full
+
+    async def _submit(self, submit: Callable[[], Future[R]]) -> R:
+        self._check_queue()
         self._running += 1
         try:
             future = submit()

@@ -10,23 +10,25 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
+from .hosts import OUTSIDE
 from .moments import ANY
 from .network import Link
 from .values import Fault
 
-EVERY = 15.0  # seconds between the beginnings of two faults, on average
-LONGEST = 20.0  # seconds one of them lasts
+EVERY = (3.0, 8.0, 20.0)  # seconds between the beginnings of two faults, on average: one of these for a whole seed
+LONGEST = (2.0, 10.0, 40.0)  # seconds one of them lasts: likewise
 
 
 def draw(random: Random, services: Sequence[str], hosts: Sequence[str], begin: float, end: float) -> tuple[Fault, ...]:
     """A schedule of faults from `begin` to `end`, all of which have an end of their own, in order of time."""
     kinds = [kind for kind in KINDS if random.random() < 0.5] or [random.choice(list(KINDS))]
+    every, longest = random.choice(EVERY), random.choice(LONGEST)
     faults: list[Fault] = []
-    at = begin + random.expovariate(1 / EVERY)
+    at = begin + random.expovariate(1 / every)
     while at < end:
-        lasts = random.uniform(0.05, min(LONGEST, max(0.1, end - at)))
+        lasts = random.uniform(0.05, min(longest, max(0.1, end - at)))
         faults.extend(KINDS[random.choice(kinds)](random, services, hosts, round(at, 3), round(at + lasts, 3)))
-        at += random.expovariate(1 / EVERY)
+        at += random.expovariate(1 / every)
     return tuple(sorted(faults, key=lambda fault: fault.at))
 
 
@@ -41,8 +43,13 @@ def _instance(random: Random, hosts: Sequence[str]) -> str:
     return random.choice([host for host in hosts if not host.endswith("/database")])
 
 
-def _pair(random: Random, hosts: Sequence[str]) -> str:
-    return " ".join(sorted(random.sample(list(hosts), 2)))
+def _pair(random: Random, names: Sequence[str]) -> str:
+    """Two that a link joins; the caller outside is one of them as often as any other."""
+    return " ".join(random.sample([*names, OUTSIDE], 2))
+
+
+def _link(random: Random, services: Sequence[str], hosts: Sequence[str]) -> str:
+    return _pair(random, services if random.random() < 0.5 else hosts)
 
 
 def _crash(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
@@ -74,26 +81,26 @@ def _service(random: Random, services: Any, hosts: Any, at: float, end: float) -
 
 
 def _partition(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target = _pair(random, services) if len(services) > 1 and random.random() < 0.5 else _pair(random, hosts)
+    target = _link(random, services, hosts)
     return [Fault(at, "partition", target), Fault(end, "heal", target)]
 
 
 def _one_way(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target = _pair(random, hosts)
+    target = _link(random, services, hosts)
     return [Fault(at, "partition-one-way", target), Fault(end, "heal", target)]
 
 
 def _reset(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    return [Fault(at, "reset", _pair(random, services) if len(services) > 1 else _pair(random, hosts))]
+    return [Fault(at, "reset", _link(random, services, hosts))]
 
 
 def _slow(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target = _pair(random, services) if len(services) > 1 else _pair(random, hosts)
+    target = _link(random, services, hosts)
     return [Fault(at, "slow", target, round(random.uniform(0.05, 3.0), 3)), Fault(end, "slow", target, 0.0)]
 
 
 def _lossy(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target = _pair(random, services) if len(services) > 1 else _pair(random, hosts)
+    target = _link(random, services, hosts)
     return [Fault(at, "lossy", target, round(random.uniform(0.02, 0.5), 3)), Fault(end, "lossy", target, 0.0)]
 
 

@@ -27,6 +27,7 @@ from .network import Network
 from .tcp import Connector, Port
 from .timeline import NEVER, Timeline, Timer
 
+OUTSIDE = "outside"  # the host of the test itself
 FIRST_PORT = 40000  # of outgoing connections
 
 
@@ -48,6 +49,7 @@ class Host:
         self.up = False  # whether a process runs
         self.powered = True  # whether there is a kernel to answer for it
         self.paused = False
+        self.resumed = -1.0  # virtual seconds, when it last went on
         self.backlog: list[Timer] = []  # what should have happened while it was paused
         self.reactor = Reactor(self)
         self.past: list[Any] = []  # dead processes: kept, so that nothing of them is collected while others live
@@ -92,7 +94,7 @@ class Host:
 
     def go_on(self) -> None:
         """With all that should have happened meanwhile, in its order."""
-        self.paused = False
+        self.paused, self.resumed = False, self.timeline.now
         waited, self.backlog = self.backlog, []
         for timer in waited:
             if timer.active() and timer.at == NEVER:

@@ -6,11 +6,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import pickle
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
+from msgspec import Struct
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
 
@@ -26,7 +28,7 @@ from ..runtime.config import Config
 from ..runtime.placement import Placement
 from ..runtime.process import Process
 from ..runtime.stacks import client_stack
-from ..runtime.workers import Workers
+from ..runtime.workers import QUEUE, Workers
 from ..service import Contract, Service, client_of, describe
 from ..telemetry.logs import request_line
 from ..telemetry.metrics import Calls
@@ -98,8 +100,20 @@ def _unforeseen(request: Request, status: int, outcome: str, seconds: float, err
         request_line(request, status, outcome, seconds, error)
 
 
+GRACE = 1.0  # seconds after its deadline within which a call has ended
+
+
+class UnderWay(Struct, frozen=True):
+    """A call that was made and has not ended."""
+
+    host: str
+    service: str  # that calls
+    began: float  # virtual seconds
+    request: Request
+
+
 class AtMoments:
-    """The filter around the method itself: the moments before and after an operation runs here."""
+    """The filter around the method itself: the moments before and after; whether the call came as it was made."""
 
     def __init__(self, reactor: Reactor, world: Any) -> None:
         self._reactor = reactor
@@ -107,10 +121,23 @@ class AtMoments:
 
     async def __call__(self, request: Request, handler: Handler) -> Response:
         name = cast(Operation, request.operation).name
+        self._compare(request)
         await self._world.moments.reach(self._reactor, f"before:{name}")
-        response = await handler(request)
+        with _in_time(self._world, self._reactor.host, request):
+            response = await handler(request)
         await self._world.moments.reach(self._reactor, f"after:{name}")
         return response
+
+    def _compare(self, request: Request) -> None:
+        trace = request.context.trace
+        made: UnderWay | None = self._world.calls.get(trace.parent_id) if trace is not None else None
+        if made is None:
+            return  # nobody waits for it any more, or it is no call of a client
+        theirs, ours = made.request, request
+        sent = (made.service, theirs.principal.subject, theirs.principal.scopes, theirs.context.request_id)
+        came = (ours.principal.service, ours.principal.subject, ours.principal.scopes, ours.context.request_id)
+        if sent != came and ours.principal.service is not None:
+            self._world.wrong(self._reactor.host, f"{request.operation.id} was asked by {sent} and came as by {came}")
 
 
 class Told:
@@ -122,24 +149,37 @@ class Told:
         self._callee = callee
 
     async def __call__(self, request: Request, handler: Handler) -> Response:
-        operation, host = cast(Operation, request.operation), self._reactor.host
-        await self._world.moments.reach(self._reactor, f"before:{operation.name}")
-        self._world.tell(host, "call", operation.id, self._callee)
-        call = object()
-        self._world.calls[call] = (host.name, operation.id, self._world.now)
+        operation, host, world = cast(Operation, request.operation), self._reactor.host, self._world
+        await world.moments.reach(self._reactor, f"before:{operation.name}")
+        world.tell(host, "call", operation.id, self._callee)
+        span = request.context.trace.span_id if request.context.trace is not None else ""
+        world.calls[span] = UnderWay(host.name, host.name.partition("/")[0], world.now, request)
         try:
-            response = await handler(request)
+            with _in_time(world, host, request):
+                response = await handler(request)
         except RopewalkError as error:
-            self._world.tell(host, "error", f"{operation.id}: {type(error).__name__}", self._callee)
+            world.tell(host, "error", f"{operation.id}: {type(error).__name__}", self._callee)
             raise
         except asyncio.CancelledError:
-            self._world.tell(host, "error", f"{operation.id}: cancelled", self._callee)
+            world.tell(host, "error", f"{operation.id}: cancelled", self._callee)
             raise
         finally:
-            self._world.calls.pop(call, None)
-        self._world.tell(host, "answer", operation.id, self._callee)
-        await self._world.moments.reach(self._reactor, f"after:{operation.name}")
+            world.calls.pop(span, None)
+        world.tell(host, "answer", operation.id, self._callee)
+        await world.moments.reach(self._reactor, f"after:{operation.name}")
         return response
+
+
+@contextmanager
+def _in_time(world: Any, host: Any, request: Request) -> Iterator[None]:
+    """Whatever ends long after its deadline is wrong, unless its process stood still meanwhile."""
+    began, deadline = world.now, request.context.deadline
+    try:
+        yield
+    finally:
+        late = host.seconds() - deadline if deadline is not None else 0.0
+        if late > GRACE and host.resumed < began and host.reactor.alive:
+            world.wrong(host, f"{request.operation.id} ended {late:.3f} s after its deadline")
 
 
 class Direct:
@@ -232,7 +272,7 @@ class SimulatedWorkers(Workers):
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
         self._running = 0
-        self._queue = 1000
+        self._queue = QUEUE
 
     async def thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """As Workers."""
@@ -258,6 +298,7 @@ class SimulatedWorkers(Workers):
             if not result.called:
                 result.callback(value)
 
+        self._check_queue()
         self._running += 1
         try:
             self._reactor.getThreadPool().callInThreadWithCallback(done, call)

@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from ..errors import RopewalkError
+from .hosts import OUTSIDE
 from .moments import ANY
 from .world import World
 
@@ -54,7 +55,7 @@ def points(world: World, act: Callable[[World], Awaitable[object]]) -> list[Poin
         seen: Counter[tuple[str, str]] = Counter()
         found = []
         for host, moment in copy.moments.heard:
-            if host == "outside":
+            if host == OUTSIDE:
                 continue
             seen[host, moment] += 1
             found.append(Point(host, moment, seen[host, moment]))

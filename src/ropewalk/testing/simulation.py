@@ -18,9 +18,11 @@ from typing import Any
 
 import msgspec
 
-from ..errors import RopewalkError
+from ..errors import ConfigurationError, RopewalkError
+from ..runtime.settings import merged
 from .configured import keeps_data
 from .faults import do, draw
+from .hosts import OUTSIDE
 from .values import Act, Event, Fault, Outcome, Schedule
 from .workloads import Check, Workload, find
 from .world import World, described
@@ -70,9 +72,13 @@ def simulate(
 
     load(target, {})  # its folder comes first on the path: the workloads lie there
     played = [find(name) for name in workloads]
-    settings = {name: values for each in played for name, values in each.settings.items()}
-    with_settings: Any = settings or None
-    world = World(target, seed=schedule.seed, settings=with_settings, trace=trace, sweep=sweep)
+    names = [each.name for each in played]
+    if len(set(names)) != len(names):
+        raise ConfigurationError(f"Two workloads have one name: {', '.join(sorted(names))}. Acts are told apart by it.")
+    settings: dict[str, Any] = {}
+    for each in played:
+        settings = merged(settings, each.settings)
+    world = World(target, seed=schedule.seed, settings=settings, trace=trace, sweep=sweep)
     try:
         with world.driving():  # without a break, in which the collector would come as it likes
             return _Simulation(world, played, schedule).play()
@@ -173,7 +179,7 @@ class _Simulation:
     def _begin(self, act: Act) -> None:
         world, name = self._world, f"{act.name} #{act.number}"
         random = Random(f"{self._schedule.seed}/act/{act.name}/{act.number}")
-        world.log.tell(Event(world.now, "outside", "act", name))
+        world.log.tell(Event(world.now, OUTSIDE, "act", name))
         self._open[name] = world.now
         running = world.driver.run(_played(self._workloads[act.name], world, random))
         running.addBoth(self._end, name)
@@ -185,9 +191,9 @@ class _Simulation:
         del self._open[name]
         if not isinstance(result, Failure):
             self._acts["done"] += 1
-            world.log.tell(Event(world.now, "outside", "done", name))
+            world.log.tell(Event(world.now, OUTSIDE, "done", name))
             return
-        world.log.tell(Event(world.now, "outside", "failed", f"{name}: {described(result)}"))
+        world.log.tell(Event(world.now, OUTSIDE, "failed", f"{name}: {described(result)}"))
         if result.check(RopewalkError):
             self._acts["refused"] += 1
         else:
@@ -222,7 +228,15 @@ def verify(target: str, workloads: Sequence[str], schedule: Schedule) -> str:
 
 
 def _elsewhere(target: str, workloads: Sequence[str], schedule: Schedule, number: int, trace: Path | None) -> str:
-    command = [sys.executable, "-m", "ropewalk.testing.simulation", target, *workloads, "--sweep", str(SWEEPS[number - 1])]
+    command = [
+        sys.executable,
+        "-m",
+        "ropewalk.testing.simulation",
+        target,
+        *workloads,
+        "--sweep",
+        str(SWEEPS[number - 1]),
+    ]
     if trace is not None:
         command += ["--trace", str(trace)]
     environment = {**os.environ, "PYTHONHASHSEED": str(schedule.seed * 2 + number)}

@@ -10,6 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import error
+from twisted.internet.abstract import isIPAddress
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
@@ -398,8 +399,11 @@ class Connector:
         self.factory.doStart()
         self.factory.startedConnecting(self)
         if self.state == "connecting":
-            self._giving_up = self.reactor.callLater(self.timeout, self._failed, error.TimeoutError())
-            self._network.connect(self)
+            if self.host in self._network.hosts or isIPAddress(self.host):
+                self._giving_up = self.reactor.callLater(self.timeout, self._failed, error.TimeoutError())
+                self._network.connect(self)
+            else:
+                self.reactor.callLater(0, self._failed, error.DNSLookupError(f"no host is called {self.host!r}"))
 
     def getDestination(self) -> IPv4Address:
         """Where to."""

@@ -34,8 +34,8 @@ from ..runtime.placement import Place, Placement
 from ..service import Contract, Service
 from .configured import configured, keeps_data, packages_of, port_of
 from .guards import Guards
-from .hosts import Host, Reactor
-from .instance import Instance, SimulatedClient
+from .hosts import OUTSIDE, Host, Reactor
+from .instance import Instance, SimulatedClient, UnderWay
 from .log import Log
 from .moments import Moments, Stopped
 from .network import Network
@@ -49,7 +49,6 @@ T = TypeVar("T")
 BEGINS = 1_777_626_000.0  # what the wall clocks show at first: 2026-05-01T09:00:00Z
 FIRST_PORT = 8000
 AGAIN = 1.0  # seconds until a process that could not start is started again
-OUTSIDE = "outside"
 SWEEP = 20_000  # turns between two collections of garbage, so that they come at the same moments in every run
 
 
@@ -93,7 +92,7 @@ class World:
         self.points: Counter[str] = Counter()  # what fired: faults that nobody ordered, buggify points
         self.buggified: dict[str, float] = {}  # point -> how likely it fires
         self.moments = Moments(self._kill_at)
-        self.calls: dict[object, tuple[str, str, float]] = {}  # under way: (host, operation, since when)
+        self.calls: dict[str, UnderWay] = {}  # by the caller's span
         self._buggify: Random | None = None
         self.direct: dict[Any, Any] = {}  # calls under way that are made without bytes
         self._invariants: list[Callable[[World], object]] = []
@@ -334,9 +333,9 @@ class World:
     def calls_older_than(self, seconds: float) -> list[str]:
         """Calls under way for so long, for people."""
         return [
-            f"{operation} of {host}, begun at {at:.3f} s"
-            for (host, operation, at) in self.calls.values()
-            if self.now - at > seconds
+            f"{call.request.operation.id} of {call.host}, begun at {call.began:.3f} s"
+            for call in self.calls.values()
+            if self.now - call.began > seconds
         ]
 
     def statistics(self) -> dict[str, int]:
@@ -426,6 +425,11 @@ class World:
         text = f"{host.name} at {self.now:.6f} s: {described(failure)}"
         self.failures.append(text + "\n" + failure.getTraceback(elideFrameworkCode=True))
         self.log.tell(Event(self.timeline.now, host.name, "failed", described(failure)))
+
+    def wrong(self, host: Host, what: str) -> None:
+        """The framework broke a promise of its own."""
+        self.failures.append(f"{host.name} at {self.now:.6f} s: {what}.")
+        self.tell(host, "failed", what)
 
     def changed(self) -> None:
         """Something was committed: what must always hold is looked at after this turn."""
@@ -590,7 +594,7 @@ class World:
         self.log.tell(
             Event(self.timeline.now, host.name, "crashed", f"{'power failure of' if power else 'crash'} {host.name}")
         )
-        self.calls = {call: under_way for call, under_way in self.calls.items() if under_way[0] != host.name}
+        self.calls = {span: call for span, call in self.calls.items() if call.host != host.name}
         host.past.append(host.reactor)
         host.die(power=power)
         if host.name.endswith("/database"):
