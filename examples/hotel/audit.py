@@ -1,12 +1,14 @@
 """The hotel's audit: what must be true of its rooms and its money, whoever crashed meanwhile.
 
-    read(reservations, payments)                        the books: two databases as they are at one moment
-    rooms_given_twice, unpaid, wrongly_refunded         books -> what is wrong: these must be empty at every moment
+    read(reservations, payments, notifications)         the books: three databases as they are at one moment
+    rooms_given_twice, unpaid, wrongly_refunded,        books -> what is wrong: these must be empty at every moment
+    wrongly_counted, wrong_mails
+    gone_wrong                                          two books, one after the other -> what must not become of it
     still_open, orphans                                 books -> what is not yet settled: empty once all is quiet
     no_room_twice(world), every_booking_paid(world) ... the same as checks of a simulated world
     python -m audit FOLDER                              the same of a real system's data folder
 
-Of the mails nothing is said: one that could not be sent is lost, and the booking stands without it.
+That a mail comes is not said: one that could not be sent is lost, and the booking stands without it.
 """
 
 from __future__ import annotations
@@ -23,19 +25,19 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
-from hotel import ledger, rooms
+from hotel import ledger, notifications, rooms
 from hotel.catalogue import Catalogue
 from hotel.hotels import HotelsSettings
 from hotel.words import nights_of, written
 from msgspec import Struct
 
-DATABASES = ("reservations", "payments")
+DATABASES = ("reservations", "payments", "notifications")
 HOLDING = frozenset({"held", "pending", "confirmed"})  # states in which a reservation takes a room
 # What the charge under a reservation's id may be, by the reservation's state; "" is none at all.
 PAYMENT: Mapping[str, tuple[str, ...]] = {
-    "held": ("",),
+    "held": ("", "captured"),  # by whoever holds it and confirms it then
     "released": ("",),
-    "expired": ("",),
+    "expired": ("", "captured", "voided"),  # charged too late: whoever did that gives it back
     "pending": ("", "captured", "declined"),  # charged, and not confirmed yet
     "confirmed": ("captured",),
     "declined": ("declined",),
@@ -43,6 +45,14 @@ PAYMENT: Mapping[str, tuple[str, ...]] = {
     "voided": ("declined", "voided"),  # the latter also when nothing had been charged: then nothing ever will be
     "cancelled": ("captured",),  # with what was given back of it
 }
+LEADS: Mapping[str, tuple[str, ...]] = {  # a state -> what may become of it
+    "held": ("confirmed", "released", "expired"),
+    "pending": ("confirmed", "declined", "voiding"),
+    "voiding": ("voided",),
+    "confirmed": ("cancelled",),
+}
+MAILED = {"Booked": ("confirmed", "cancelled"), "Cancelled": ("cancelled",)}  # a mail -> the states in which it is true
+KEPT = 100  # mails that an address keeps
 
 
 class Booked(Struct, frozen=True):
@@ -60,6 +70,19 @@ class Booked(Struct, frozen=True):
     charge_id: Any
     refund_due: int
     refunded: int  # as the reservations know
+    price: int = 0  # of a night
+    made_at: int = 0  # seconds since 1970
+    free_until: date | None = None
+    subject: str = ""
+    key: str | None = None
+    guest_name: str = ""
+    guest_email: str = ""
+
+    @property
+    def said(self) -> tuple[Any, ...]:
+        """What was agreed on, and never changes."""
+        stay = (self.hotel_id, self.kind, self.arrival, self.nights, self.total, self.currency, self.price)
+        return (*stay, self.made_at, self.free_until, self.subject, self.key, self.guest_name, self.guest_email)
 
     def __str__(self) -> str:
         return f"reservation {self.id} ({self.state}, {written(self.total, self.currency)})"
@@ -79,27 +102,44 @@ class Charged(Struct, frozen=True):
         return f"charge {self.id} ({self.state}, {self.amount / 100:.2f}{given_back})"
 
 
+class Mailed(Struct, frozen=True):
+    """A mail in somebody's mailbox."""
+
+    id: int
+    mailbox: str  # the address in lower case
+    to: str
+    subject: str
+    body: str
+    reservation_id: Any
+
+    def __str__(self) -> str:
+        return f"mail {self.id} to {self.to}, {self.subject!r}"
+
+
 class Books(Struct, frozen=True):
-    """The rooms and the money of the whole hotel at one moment."""
+    """The rooms, the money and the mails of the whole hotel at one moment."""
 
     booked: Mapping[Any, Booked]  # by id
     taken: Mapping[Any, Sequence[tuple[date, int]]]  # reservation's id -> (night, place)
     charged: Mapping[Any, Charged]  # by reference
     refunds: Mapping[Any, int]  # charge's id -> sum of its refunds
+    mailed: Sequence[Mailed] = ()
 
 
 # -- the books
 
 
-def read(reservations: Any, payments: Any) -> Books:
-    """The books; each argument has `execute(statement)`: a transaction, or a connection."""
+def read(reservations: Any, payments: Any, notifications: Any = None) -> Books:
+    """The books; each argument has `execute(statement)`: a transaction, or a connection. Mails only if asked for."""
     taken = defaultdict(list)
     for row in reservations.execute(sa.select(rooms.taken)):
         taken[row.reservation_id].append((row.night, row.place))
     booked = [Booked(*row) for row in reservations.execute(_BOOKED)]
     charged = [Charged(*row) for row in payments.execute(_CHARGED)]
     refunds = {row.charge_id: row.amount for row in payments.execute(_REFUNDED)}
-    return Books({each.id: each for each in booked}, taken, {each.reference: each for each in charged}, refunds)
+    mailed = [] if notifications is None else [Mailed(*row) for row in notifications.execute(_MAILED)]
+    charges = {each.reference: each for each in charged}
+    return Books({each.id: each for each in booked}, taken, charges, refunds, mailed)
 
 
 def _columns(table: sa.Table, values: type[Struct]) -> list[Any]:
@@ -111,6 +151,7 @@ _CHARGED = sa.select(*_columns(ledger.charges, Charged)).order_by(ledger.charges
 _REFUNDED = sa.select(ledger.refunds.c.charge_id, sa.func.sum(ledger.refunds.c.amount).label("amount")).group_by(
     ledger.refunds.c.charge_id
 )
+_MAILED = sa.select(*_columns(notifications.mails, Mailed)).order_by(notifications.mails.c.id)
 
 
 @cache
@@ -189,6 +230,105 @@ def wrongly_refunded(books: Books) -> list[str]:
     ]
 
 
+def wrongly_counted(books: Books) -> list[str]:
+    """Reservations whose own figures do not fit together, and keys under which there is more than one."""
+    wrong: list[str] = []
+    keys: Counter[tuple[str, str]] = Counter()
+    for each in books.booked.values():
+        if each.key is not None:
+            keys[each.subject, each.key] += 1
+        if each.price and each.total != each.price * each.nights:
+            wrong.append(f"{each} is for {each.nights} nights at {written(each.price, each.currency)}.")
+        if each.free_until is not None and each.free_until > each.arrival:
+            wrong.append(f"{each} can be cancelled until {each.free_until}, and arrives on {each.arrival}.")
+        if each.held_until is not None and not each.made_at <= each.held_until:
+            wrong.append(f"{each} was made at {each.made_at}, and is held until {each.held_until} only.")
+        if (each.held_until is None) != (each.state not in ("held", "pending")):
+            wrong.append(f"{each} is held until {each.held_until}.")
+        dues = (each.total, each.total - each.price) if each.state == "cancelled" else (0,)
+        if each.price and each.refund_due not in dues:
+            wrong.append(f"{each} is to give back {each.refund_due / 100:.2f}.")
+    return [*wrong, *(f"{subject} has {n} reservations under the key {key}." for (subject, key), n in keys.items() if n > 1)]
+
+
+def wrong_mails(books: Books) -> list[str]:
+    """Mails that are not true, or not for who reads them, or come a second time."""
+    wrong: list[str] = []
+    times: Counter[tuple[Any, str]] = Counter()
+    for mail in books.mailed:
+        each = books.booked.get(mail.reservation_id)
+        if each is None:
+            if mail.reservation_id is not None:
+                wrong.append(f"{mail}: there is no reservation {mail.reservation_id}.")
+            continue
+        what = mail.subject.partition(":")[0]
+        times[mail.reservation_id, what] += 1
+        if mail.to != each.guest_email or mail.mailbox != each.guest_email.lower():
+            wrong.append(f"{mail} lies in the mailbox of {mail.mailbox}, and is about {each} of {each.guest_email}.")
+        elif each.state not in MAILED.get(what, ()):
+            wrong.append(f"{mail} is about {each}.")
+        elif rooms.number_of(each.id) not in mail.subject or not _tells(mail.body, each):
+            wrong.append(f"{mail} does not say what is true of {each}: {mail.body}")
+        if times[mail.reservation_id, what] == 2:
+            wrong.append(f"{mail} came a second time, about {each}.")
+    return wrong
+
+
+def _tells(body: str, each: Booked) -> bool:
+    said = [rooms.number_of(each.id), each.guest_name, str(each.arrival), written(each.total, each.currency)]
+    if each.state == "cancelled" and "is cancelled" in body:
+        said.append(written(each.refund_due, each.currency) if each.refund_due else "Nothing is given back")
+    return all(text in body for text in said)
+
+
+EVERY = (rooms_given_twice, unpaid, wrongly_refunded, wrongly_counted, wrong_mails)  # what must be empty always
+
+
+# -- from one moment to a later one
+
+
+def gone_wrong(before: Books, after: Books, now: float, tolerance: float) -> list[str]:
+    """What was there and is not, or became what it must not become.
+
+    `now`: seconds since 1970; `tolerance`: seconds that the clocks of the hotel may have gone wrong.
+    """
+    wrong: list[str] = []
+    for each in before.booked.values():
+        later = after.booked.get(each.id)
+        if later is None:
+            wrong.append(f"{each} is not there any more.")
+        elif later is each:
+            continue
+        elif later.said != each.said:
+            wrong.append(f"{each} was {each.said} and is {later.said}.")
+        elif later.state != each.state and not _leads(each.state, later.state):
+            wrong.append(f"{each} became {later}.")
+        elif later.state == "expired" and each.held_until is not None and now < each.held_until - tolerance:
+            wrong.append(f"{each} was to be held until {each.held_until}, and it was given up at {now:.0f}.")
+        elif later.state == each.state != "pending" and (later.charge_id, later.refund_due) != (
+            each.charge_id,
+            each.refund_due,
+        ):
+            wrong.append(f"{each} had {each.charge_id} and {each.refund_due}, and has {later}.")
+        elif later.refunded < each.refunded:
+            wrong.append(f"{each} had got {each.refunded / 100:.2f} back, and has {later.refunded / 100:.2f}.")
+    for charge in before.charged.values():
+        next_ = after.charged.get(charge.reference)
+        if next_ is None or next_.id != charge.id:
+            wrong.append(f"{charge} is not there any more.")
+        elif next_.amount != charge.amount or next_.refunded < charge.refunded:
+            wrong.append(f"{charge} became {next_}.")
+        elif next_.state != charge.state and (charge.state, next_.state) != ("captured", "voided"):
+            wrong.append(f"{charge} became {next_}.")
+    if len(before.mailed) > len(after.mailed) and max(Counter(m.mailbox for m in before.mailed).values()) < KEPT:
+        wrong.append(f"There were {len(before.mailed)} mails, and there are {len(after.mailed)}.")
+    return wrong
+
+
+def _leads(state: str, to: str) -> bool:
+    return to in LEADS.get(state, ())
+
+
 # -- once all is quiet
 
 
@@ -236,6 +376,37 @@ def every_booking_paid(world: Any) -> None:
     _check(world, unpaid)
 
 
+def sums_right(world: Any) -> None:
+    """The figures of each reservation fit together, and no key stands for two; always."""
+    _check(world, wrongly_counted)
+
+
+def mails_right(world: Any) -> None:
+    """Each mail is true, with its addressee, and came once; always."""
+    _check(world, wrong_mails)
+
+
+def nothing_undone(world: Any) -> None:
+    """What was written down stays, moves on as it may, and is held as long as was said; always."""
+    look = _look(world)
+    if not look.compared:
+        look.compared = True
+        _none(gone_wrong(look.before, look.books, world.wall(world.hosts["outside"]), wrong_by(world)))
+
+
+def clocks_go_right(world: Any) -> bool:
+    """Whether no clock has gone wrong so far."""
+    return not any(world.log.counts[kind] or world.points[kind] for kind in ("jump", "drift"))
+
+
+def wrong_by(world: Any) -> float:
+    """Seconds by which two clocks of a world may differ: what is told to the second, or what faults do to clocks.
+
+    A jump is 30 s at most and two may come together; of a hold of half a minute that leaves nothing to promise.
+    """
+    return 2.0 if clocks_go_right(world) else 180.0
+
+
 def refunds_right(world: Any) -> None:
     """Never more given back than is due or was charged; always."""
     _check(world, wrongly_refunded)
@@ -259,11 +430,13 @@ def books_of(world: Any) -> Books:
 class _Look:
     """What was seen of a world: the books after so many commits, and which checks they passed."""
 
-    def __init__(self, world: Any, commits: int) -> None:
-        reservations, payments = (world.database(name) for name in DATABASES)
+    def __init__(self, world: Any, commits: int, before: Books | None) -> None:
+        one, two, three = (world.database(name) for name in DATABASES)
         self.commits = commits
-        self.books: Books = reservations.peek(lambda tx: payments.peek(lambda other: read(tx, other)))
+        self.books: Books = one.peek(lambda tx: two.peek(lambda other: three.peek(lambda last: read(tx, other, last))))
+        self.before = before or self.books
         self.passed: set[Any] = set()
+        self.compared = False
 
 
 _looks: WeakKeyDictionary[Any, _Look] = WeakKeyDictionary()
@@ -272,7 +445,7 @@ _looks: WeakKeyDictionary[Any, _Look] = WeakKeyDictionary()
 def _look(world: Any) -> _Look:
     look, commits = _looks.get(world), world.log.counts["commit"]
     if look is None or look.commits != commits:
-        look = _looks[world] = _Look(world, commits)
+        look = _looks[world] = _Look(world, commits, look.books if look is not None else None)
     return look
 
 
@@ -297,9 +470,9 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: python -m audit FOLDER: where reservations.sqlite3 and payments.sqlite3 are.", file=sys.stderr)
         return 2
     with ExitStack() as stack:
-        reservations, payments = (stack.enter_context(_opened(folder, name)) for name in DATABASES)
-        books = read(reservations, payments)
-    wrong = [*rooms_given_twice(books), *unpaid(books), *wrongly_refunded(books)]
+        there = [name for name in DATABASES if name in DATABASES[:2] or (folder / f"{name}.sqlite3").exists()]
+        books = read(*(stack.enter_context(_opened(folder, name)) for name in there))
+    wrong = [problem for check in EVERY for problem in check(books)]
     for problem in wrong:
         print(f"wrong: {problem}")
     for problem in [*still_open(books, time.time()), *orphans(books)]:

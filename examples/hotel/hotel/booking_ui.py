@@ -59,6 +59,7 @@ from .words import HotelId, Page, SoldOut, Stay, StayNotPossible
 
 _log = Logger("hotel.booking_ui")
 HERE = Path(__file__).parent
+_ATTEMPT = re.compile("[0-9a-f]{32}")
 DOWN = (Unavailable, DeadlineExceeded)  # a sibling does not answer
 
 # What a browser is told of every page: it is nobody else's, and takes nothing from anywhere else.
@@ -188,7 +189,7 @@ class BookingUI(Service, name="booking-ui", version="1.0.0"):
         """Book and pay a stay; the form again when that did not work, with what was typed and why."""
         booking, errors = form.read(stay)
         if booking is None:
-            return await self._payment(stay, form, session, 422, errors=errors)
+            return await self._payment(stay, form, session, 422, errors=errors, attempt=form.attempt)
         try:
             with _once(form.attempt):
                 made = await self._reservations.book(booking)
@@ -206,7 +207,8 @@ class BookingUI(Service, name="booking-ui", version="1.0.0"):
                 "We cannot say at the moment whether this was booked. Look at “My bookings” in a few minutes: "
                 "what is not there is not charged."
             )
-            return await self._payment(stay, form, session, 503, alert=alert, letter="d")
+            # The same attempt: should this one have gone through, pressing again books nothing more.
+            return await self._payment(stay, form, session, 503, alert=alert, letter="d", attempt=form.attempt)
         session.flash("Your room is booked and paid. A confirmation lies in your mailbox.")
         return redirect(path_for(self.booking, reservation_id=made.id))
 
@@ -357,7 +359,9 @@ class BookingUI(Service, name="booking-ui", version="1.0.0"):
         errors: Errors | None = None,
         alert: str = "",
         letter: str = "x",
+        attempt: str = "",
     ) -> Response:
+        """`attempt`: of the form that was sent, when that may still come to a booking."""
         hotel = await self._hotels.read(stay.hotel_id)
         room = hotel.room_kind(stay.kind)
         return self._page(
@@ -373,7 +377,7 @@ class BookingUI(Service, name="booking-ui", version="1.0.0"):
             stay=stay,
             back=DatesForm.of(stay),
             form=form,
-            attempt=f"{self._random.getrandbits(128):032x}",
+            attempt=attempt if _ATTEMPT.fullmatch(attempt) else f"{self._random.getrandbits(128):032x}",
         )
 
     def _booking(self, booking: Reservation, session: Session, status: int = 200, alert: str = "") -> Response:
@@ -492,7 +496,7 @@ def _welcome(user: User, next: str, session: Session) -> Response:
 @contextmanager
 def _once(attempt: str) -> Iterator[None]:
     """Calls siblings under the key of a form, so that a form sent twice does nothing twice."""
-    key = attempt if re.fullmatch("[0-9a-f]{32}", attempt) else None
+    key = attempt if _ATTEMPT.fullmatch(attempt) else None
     token = enter_context(msgspec.structs.replace(current_context(), key=key))
     try:
         yield

@@ -211,9 +211,7 @@ class Reservations(Occupancy, Service, name="reservations", version="1.0.0"):
             raise PaymentDeclined("The card was declined.", reason="card declined")
         if made.state != "pending":
             raise NotInState(f"This booking was tried before and is {made.state}; begin a new one.", state=made.state)
-        reservation = await self._pay(made, booking.card)
-        await self._tell(letters.booked(reservation))
-        return reservation
+        return await self._pay(made, booking.card)
 
     @post(
         "/holds",
@@ -267,12 +265,13 @@ class Reservations(Occupancy, Service, name="reservations", version="1.0.0"):
         if now.date() >= booked.stay.arrival:
             raise TooLate(f"A stay can be cancelled until the day before its arrival, {booked.stay.arrival}.")
         due = booked.total if now.date() <= booked.free_until else booked.total - booked.price
-        cancelled = await self._database.run(rooms.move, reservation_id, "cancelled", {"refund_due": due})
+        cancelled, ours = await self._database.run(rooms.moved, reservation_id, "cancelled", {"refund_due": due})
         try:
             cancelled = await self._settle(cancelled)
         except RopewalkError as error:
             _log.warn("refund.postponed reservation={id} error={error!r}", id=reservation_id, error=error)
-        await self._tell(letters.cancelled(cancelled, now))
+        if ours:
+            await self._tell(letters.cancelled(cancelled, now))
         return cancelled
 
     # -- what was left open
@@ -363,9 +362,12 @@ class Reservations(Occupancy, Service, name="reservations", version="1.0.0"):
                 raise _unpaid(given_up.state) from error
             return given_up
         try:
-            return await self._database.run(rooms.move, made.id, "confirmed", {"charge_id": charge.id})
+            confirmed, ours = await self._database.run(rooms.moved, made.id, "confirmed", {"charge_id": charge.id})
         except NotInState as error:  # given up meanwhile, and whoever did that gives the money back
             raise _unpaid(error.members["state"]) from error
+        if ours:  # and not a repetition's, which writes the mail
+            await self._tell(letters.booked(confirmed))
+        return confirmed
 
     async def _give_up(self, made: Reservation) -> Reservation:
         """Free the room of what is pending, and make sure that nothing is charged: now, or else in a later sweep."""

@@ -202,6 +202,14 @@ def move(tx: Transaction, reservation_id: UUID, to: State, changes: Mapping[str,
     return read(tx, reservation_id)
 
 
+def moved(
+    tx: Transaction, reservation_id: UUID, to: State, changes: Mapping[str, Any] = {}
+) -> tuple[Reservation, bool]:
+    """As `move`, and whether it was not there already: of several that try at once, one is told so."""
+    was = read(tx, reservation_id).state
+    return move(tx, reservation_id, to, changes), was != to
+
+
 def move_if_possible(tx: Transaction, reservation_id: UUID, to: State) -> Reservation:
     """As `move`; where `MOVES` does not lead there, the reservation as it is."""
     try:

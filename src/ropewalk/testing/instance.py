@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from msgspec import Struct
 from treq.client import HTTPClient
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from ..discovery.resolve import Resolve
 from ..errors import RopewalkError, Unavailable
@@ -64,7 +64,7 @@ class Instance(Process):
     def _failed(self, failure: Any) -> None:
         if failure.check(Unavailable):  # its database is down: no failure of its own
             self._world.could_not_start(self._simulated)
-        else:
+        elif self.running or not failure.check(CancelledError):  # else it was to stop before it was ready
             self.failure = failure.value
             self._world.failed(self._simulated.host, failure)
 

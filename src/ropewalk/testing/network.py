@@ -157,6 +157,7 @@ class Network:
         for end in [end for end in self.connections if end.reactor is reactor]:
             self.connections.pop(end)
             end.gone = True
+            reactor.keep(end)
             if not silently:
                 end.flow.send(RST)
         self.ports = {key: port for key, port in self.ports.items() if port.reactor is not reactor}

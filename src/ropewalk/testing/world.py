@@ -88,6 +88,7 @@ class World:
         self.hosts: dict[str, Host] = {}
         self.processes: dict[str, Instance] = {}
         self.failures: list[str] = []  # by host: what was logged as a failure, what a timer raised
+        self._raised: dict[str, type[BaseException]] = {}  # of these failures
         self.crashes: Counter[str] = Counter()
         self.points: Counter[str] = Counter()  # what fired: faults that nobody ordered, buggify points
         self.buggified: dict[str, float] = {}  # point -> how likely it fires
@@ -365,9 +366,12 @@ class World:
         if self.failures:
             raise AssertionError(f"{len(self.failures)} failures were left in the world:\n" + "\n".join(self.failures))
 
-    def flush_failures(self) -> list[str]:
-        """The failures so far, which then no longer fail the test."""
-        taken, self.failures = self.failures, []
+    def flush_failures(self, *types: type[BaseException]) -> list[str]:
+        """The failures so far, only those of `types` when some are given, which then no longer fail the test."""
+        taken = [
+            text for text in self.failures if not types or issubclass(self._raised.get(text, AssertionError), types)
+        ]
+        self.failures = [text for text in self.failures if text not in taken]
         return taken
 
     def __repr__(self) -> str:
@@ -423,7 +427,9 @@ class World:
         if isinstance(failure.value, Stopped):
             return
         text = f"{host.name} at {self.now:.6f} s: {described(failure)}"
-        self.failures.append(text + "\n" + failure.getTraceback(elideFrameworkCode=True))
+        text = f"{text}\n{failure.getTraceback(elideFrameworkCode=True)}"
+        self.failures.append(text)
+        self._raised[text] = failure.type or Exception
         self.log.tell(Event(self.timeline.now, host.name, "failed", described(failure)))
 
     def wrong(self, host: Host, what: str) -> None:
