@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from ropewalk import Database, NotFound, Service, Settings, Unavailable, get, post, put
+from ropewalk.buggify import buggify
 
 from . import ledger
 from .ledger import (
@@ -71,7 +72,7 @@ class Payments(Service, name="payments", version="1.0.0"):
         mode = await self._reach()
         refusal = "card declined" if mode == "declining" else order.card.refusal
         verdict = await self._database.run(ledger.charge, new_id(self._random), order, refusal)
-        if mode == "losing-replies":
+        if mode == "losing-replies" or buggify("payments: the provider charges, and its reply is lost"):
             raise Unavailable("The connection to the provider broke off; whether it charged is not known.")
         if verdict.charge is None:
             raise PaymentDeclined(f"The card was declined: {verdict.reason}.", reason=verdict.reason)
@@ -128,7 +129,8 @@ class Payments(Service, name="payments", version="1.0.0"):
         """Wait as long as the provider takes; its mode. Raises Unavailable when it is down or fails by chance."""
         mode = (await self._database.run(ledger.mode)).mode
         await deferLater(self._clock, self._settings.slow if mode == "slow" else self._settings.latency)
-        if mode == "down" or self._random.random() < self._settings.failure_rate:
+        failed = self._random.random() < self._settings.failure_rate or buggify("payments: the provider is down")
+        if mode == "down" or failed:
             raise Unavailable("The payment provider cannot be reached.")
         return mode
 

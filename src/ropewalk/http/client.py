@@ -17,6 +17,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
+from ..buggify import buggify
 from ..codec.binding import Parts
 from ..codec.problem import from_problem
 from ..codec.routes import PLACEHOLDER
@@ -83,6 +84,8 @@ class HTTPConnection:
             headers.addRawHeader("ropewalk-identity", self._identity(request))
         if parts.content_type:
             headers.addRawHeader("content-type", parts.content_type)
+        if buggify("http client: a connection is used once"):
+            headers.addRawHeader("connection", "close")
         body = _Bytes(parts.body) if parts.content_type else None
         uri = (self._base + self._path(operation, parts)).encode("ascii")
         try:

@@ -15,6 +15,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request as ServerRequest
 from twisted.web.server import Site as ServerSite
 
+from ..buggify import buggify
 from ..codec.forms import MULTIPART, URLENCODED, read_form
 from ..codec.types import Upload
 from ..errors import ContentTooLarge
@@ -97,6 +98,8 @@ class _Channel(HTTPChannel):
         super().requestDone(request)
         if self.site.draining and self.persistent:  # else it is being closed
             self.close_when_idle()
+        elif not self.requests and self.persistent and buggify("http server: an idle connection is closed at once"):
+            self.loseConnection()
 
     def connectionLost(self, reason: Any = connectionDone) -> None:
         self._keep()
