@@ -427,6 +427,19 @@ def no_orphan_charges(world: Any) -> None:
     _none(orphans(books_of(world)))
 
 
+def rooms_left(world: Any, hotel_id: int, arrival: date, nights: int) -> dict[str, int]:
+    """For each kind of room of a hotel, how many are left for all of these nights, now."""
+    wanted = nights_of(arrival, nights)
+    given: dict[str, Counter[date]] = defaultdict(Counter)
+    for each in books_of(world).booked.values():
+        if each.state in HOLDING and each.hotel_id == hotel_id:
+            given[each.kind].update(nights_of(each.arrival, each.nights))
+    return {
+        room.kind: room.count - max(given[room.kind][night] for night in wanted)
+        for room in catalogue().hotel(hotel_id).room_kinds
+    }
+
+
 def books_of(world: Any) -> Books:
     """The books of a world, now."""
     return _look(world).books

@@ -30,8 +30,8 @@ import pytest
 
 from ropewalk import Service, get
 from ropewalk.testing import World
+from ropewalk.testing.driving import BEGINS
 from ropewalk.testing.guards import NotSimulated
-from ropewalk.testing.world import BEGINS
 
 
 class Idle(Service, name="idle", version="1.0.0"):

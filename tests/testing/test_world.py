@@ -38,7 +38,7 @@ from ropewalk import (
 from ropewalk.errors import ConfigurationError
 from ropewalk.interfaces import IWallClock
 from ropewalk.testing import World
-from ropewalk.testing.world import BEGINS, Stuck
+from ropewalk.testing.driving import BEGINS, Stuck
 
 metadata = sa.MetaData()
 entries = sa.Table("entries", metadata, sa.Column("number", sa.Integer), sa.Column("by", sa.String))

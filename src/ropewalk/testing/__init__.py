@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _HOME = {
     "World": "world",
+    "Stuck": "driving",
+    "NotSimulated": "guards",
     "Schedule": "values",
     "Outcome": "values",
     "Fault": "values",

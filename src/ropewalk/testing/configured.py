@@ -9,9 +9,12 @@ from typing import Any
 from ..errors import ConfigurationError
 from ..runtime.config import Config, SystemFile, load
 from ..runtime.inject import dependencies_of
+from ..runtime.placement import Place, Placement
 from ..service import Service, describe
 from ..store import Database
+from .hosts import Host
 
+FIRST_PORT = 8000  # of the first service; each next one on the next port
 SECRET = "the secret of a simulated world"
 
 
@@ -63,6 +66,29 @@ def port_of(description: str) -> int:
     """The port number of an endpoint description, 80 for one without."""
     where = description.split(":")[1]
     return int(where) if where.isdecimal() else 80
+
+
+def placement(config: Config, hosts: Mapping[str, Host], mine: str) -> Placement:
+    """Where everything lives, as the host `mine` sees it: its own service there, and all others elsewhere."""
+    places = {}
+    for index, service in enumerate(config.services):
+        port = FIRST_PORT + index
+        instances = [host for name, host in hosts.items() if is_instance(name, service)]
+        public = config.file.public.get(service)
+        places[service] = Place(
+            service,
+            mine if is_instance(mine, service) else "elsewhere",
+            f"tcp:{port}:interface={hosts[mine].address}",
+            tuple(f"http://{host.address}:{port}" for host in instances),
+            f"tcp:{port_of(public)}:interface={hosts[mine].address}" if public else None,
+        )
+    return Placement(places, {mine: 1})
+
+
+def is_instance(host: str, service: str) -> bool:
+    """Whether the host of that name is an instance of `service`: "payments/2" of "payments"."""
+    name, _, number = host.rpartition("/")
+    return name == service and number.isdecimal()
 
 
 class _Given(Config):

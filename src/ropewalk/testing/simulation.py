@@ -21,11 +21,12 @@ import msgspec
 from ..errors import ConfigurationError, RopewalkError
 from ..runtime.settings import merged
 from .configured import keeps_data
+from .driving import described
 from .faults import do, draw
 from .hosts import OUTSIDE
 from .values import Act, Event, Fault, Outcome, Schedule
 from .workloads import Check, Workload, find
-from .world import World, described
+from .world import World
 
 SLOWEST = 60.0  # seconds within which, without faults, every call and every act has ended
 SWEEPS = (250, 20_000)  # turns between two collections of garbage: often, and hardly ever

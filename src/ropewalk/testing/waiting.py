@@ -69,7 +69,7 @@ def comes_true(predicate: Callable[[], object], timeout: float) -> bool:
 
 def stuck(text: str) -> AssertionError:
     """What a World raises, too, when what is waited for does not come."""
-    from .world import Stuck
+    from .driving import Stuck
 
     return Stuck(text)
 

@@ -10,53 +10,29 @@ Nothing happens but while `run`, `until` or `advance` drive it, and all of it fo
 
 from __future__ import annotations
 
-import contextvars
-import gc
-import inspect
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from random import Random
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self
 
-from twisted.internet.task import Cooperator
-from twisted.logger import globalLogPublisher
-from twisted.python.failure import Failure
-
-from ..buggify import deciding
-from ..driver import Driver
 from ..errors import ConfigurationError
 from ..message import Principal
-from ..runtime.placement import Place, Placement
 from ..service import Contract, Service
-from .configured import configured, keeps_data, packages_of, port_of
-from .guards import Guards
+from .configured import configured, is_instance, keeps_data, packages_of, placement
+from .driving import SWEEP, Driven
 from .hosts import OUTSIDE, Host, Reactor
 from .instance import Instance, SimulatedClient, UnderWay
-from .log import Log
-from .moments import Moments, Stopped
-from .network import Network
+from .moments import Moments
 from .scripted import Script
 from .store import DatabaseHost, LookingDatabase
-from .timeline import Timeline
 from .values import Event
 
-T = TypeVar("T")
-
-BEGINS = 1_777_626_000.0  # what the wall clocks show at first: 2026-05-01T09:00:00Z
-FIRST_PORT = 8000
 AGAIN = 1.0  # seconds until a process that could not start is started again
-SWEEP = 20_000  # turns between two collections of garbage, so that they come at the same moments in every run
 
 
-class Stuck(AssertionError):
-    """Raised when what is waited for does not come, in virtual time or because nothing is left to happen."""
-
-
-class World:
+class World(Driven):
     """A whole system in virtual time."""
 
     def __init__(
@@ -79,38 +55,20 @@ class World:
         """
         if wire not in ("http", "direct"):
             raise ValueError(f'wire: expected "http" or "direct", got {wire!r}.')
-        self.seed = seed
+        super().__init__(seed, trace, sweep, Moments(self._kill_at))
         self.wire = wire
-        self.random = Random(f"{seed}/test")
-        self.log = Log(trace)
-        self.timeline = Timeline()
-        self.network = Network(self.timeline, seed)
-        self.hosts: dict[str, Host] = {}
         self.processes: dict[str, Instance] = {}
-        self.failures: list[str] = []  # by host: what was logged as a failure, what a timer raised
-        self._raised: dict[str, type[BaseException]] = {}  # of these failures
         self.crashes: Counter[str] = Counter()
-        self.points: Counter[str] = Counter()  # what fired: faults that nobody ordered, buggify points
-        self.buggified: dict[str, float] = {}  # point -> how likely it fires
-        self.moments = Moments(self._kill_at)
         self.calls: dict[str, UnderWay] = {}  # by the caller's span
-        self._buggify: Random | None = None
         self.direct: dict[Any, Any] = {}  # calls under way that are made without bytes
-        self._invariants: list[Callable[[World], object]] = []
-        self._checked = 0
-        self._sweep = sweep
-        self._context = contextvars.Context()
         self._scripts = {contract: Script(contract) for contract in scripted}
         played = [script.service_class() for script in self._scripts.values()]
         self._config = configured(system, settings or {}, played)
         self._folder = tempfile.TemporaryDirectory(prefix="ropewalk-world-")
         self._classes = {name: self._config.service_class(name) for name in self._config.services}
-        self._chances: dict[str, Random] = {}
-        self._cooperators: dict[Any, Cooperator] = {}
         self._databases: dict[str, DatabaseHost] = {}
-        self._closed = False
         outside = self._host(OUTSIDE)
-        self.current: Any = outside.boot()
+        outside.boot()
         for name in self._classes:
             for number in range(1, instances + 1):
                 self._host(f"{name}/{number}")
@@ -118,16 +76,9 @@ class World:
             if keeps_data(cls):
                 host = self._host(f"{name}/database")
                 self._databases[name] = DatabaseHost(name, host, Path(self._folder.name), self)
-        self._guards = Guards(
-            packages_of(self._classes.values()),
-            self._wall_here,
-            self._monotonic_here,
-            self.chance("third parties"),
-            self._cooperator,
-        )
-        self.driver = Driver.of(outside.reactor)
+        self._begin(packages_of(self._classes.values()))
         self._outside = SimulatedClient(
-            self._config, self._placement(OUTSIDE), outside.reactor, self, Path(self._folder.name)
+            self._config, placement(self._config, self.hosts, OUTSIDE), outside.reactor, self, Path(self._folder.name)
         )
         try:
             self._start_all()
@@ -136,11 +87,6 @@ class World:
             raise
 
     # -- asking and waiting
-
-    @property
-    def now(self) -> float:
-        """Virtual seconds since the start."""
-        return self.timeline.now
 
     def client(self, contract: type[Contract], subject: str | None = None, scopes: Iterable[str] = ()) -> Any:
         """The sibling as any caller has it, on behalf of nobody or of `subject`. A call of it has begun when made."""
@@ -158,33 +104,6 @@ class World:
     def http(self) -> Any:
         """A treq HTTPClient outside: `sibling://payments/...`, and `http://booking-ui:8080/` for a public listener."""
         return _Guarded(self, self._outside.http())
-
-    def run(self, awaitable: Awaitable[T], timeout: float = 3600.0) -> T:
-        """Drive until `awaitable` is done; what it returns, or raises. Raises Stuck after `timeout` virtual seconds."""
-        ended: list[Any] = []
-        with self.driving():
-            deferred = self._context.run(self.driver.run, awaitable)
-        deferred.addBoth(ended.append)
-        self._drive(lambda: bool(ended), timeout, f"{awaitable!r}")
-        (result,) = ended
-        if isinstance(result, Failure):
-            result.raiseException()
-        return result  # type: ignore[no-any-return]
-
-    def until(self, predicate: Callable[[], object], timeout: float = 60.0) -> None:
-        """Drive until `predicate()` is true; raises Stuck after `timeout` virtual seconds."""
-        self._drive(predicate, timeout, getattr(predicate, "__name__", repr(predicate)))
-
-    def advance(self, seconds: float) -> None:
-        """Drive for so many virtual seconds."""
-        if seconds < 0:
-            raise ValueError(f"advance: expected seconds, 0 or more; got {seconds!r}.")
-        end = self.timeline.now + seconds
-        with self.driving():
-            while self._turn(end):
-                pass
-        self.timeline.now = max(self.timeline.now, end)
-        self._check()
 
     # -- what may go wrong
 
@@ -290,20 +209,6 @@ class World:
         """That service's database, for looking: reachable at once, whatever is down."""
         return LookingDatabase(self.database_host(service))
 
-    def invariant(self, function: Callable[[World], object]) -> Callable[[World], object]:
-        """`function(world)` is called whenever something was committed; it raises AssertionError when broken.
-
-        A plain function: it looks by `world.database(name).peek(...)`, which takes no time.
-        """
-        if inspect.iscoroutinefunction(function):
-            raise TypeError(f"{_name(function)}: an invariant is a plain function; look by database(name).peek(...).")
-        self._invariants.append(function)
-        return function
-
-    def at(self, at: float, function: Callable[..., object], *args: Any) -> None:
-        """Call `function(*args)` at the moment `at`, as the caller outside."""
-        self.timeline.call_at(at, self.hosts[OUTSIDE].reactor, function, args)
-
     def calm(self) -> None:
         """All faults end: links are as usual, clocks right, everything runs."""
         self.moments.disarm(list(self.hosts.values()))
@@ -318,10 +223,6 @@ class World:
         """In a fork of this process: keep the databases in `folder` from now on, as they are."""
         for server in self._databases.values():
             server.move(folder)
-
-    def buggify(self, random: Random) -> None:
-        """Choose which of the points in the product's code may fire, as they come."""
-        self._buggify = random
 
     def open_connections(self) -> dict[tuple[str, str], int]:
         """How many there are from one host to another."""
@@ -366,29 +267,11 @@ class World:
         if self.failures:
             raise AssertionError(f"{len(self.failures)} failures were left in the world:\n" + "\n".join(self.failures))
 
-    def flush_failures(self, *types: type[BaseException]) -> list[str]:
-        """The failures so far, only those of `types` when some are given, which then no longer fail the test."""
-        taken = [
-            text for text in self.failures if not types or issubclass(self._raised.get(text, AssertionError), types)
-        ]
-        self.failures = [text for text in self.failures if text not in taken]
-        return taken
-
     def __repr__(self) -> str:
         down = ", ".join(host.name for host in self.hosts.values() if not host.up) or "nothing"
         return f"<World of {', '.join(self._classes)}, seed {self.seed}, at {self.now:.3f} s, down: {down}>"
 
     # -- for the modules of this room
-
-    def chance(self, name: str) -> Random:
-        """The chance of one part of the world, which takes nothing from any other's."""
-        if name not in self._chances:
-            self._chances[name] = Random(f"{self.seed}/{name}")
-        return self._chances[name]
-
-    def wall(self, host: Host) -> float:
-        """What the wall clock of a host shows."""
-        return BEGINS + host.wall()
 
     def host_at(self, url: str) -> Host:
         """The host of an instance's URL."""
@@ -407,150 +290,7 @@ class World:
 
     def instances_of(self, service: str) -> list[Host]:
         """The hosts of a service's instances, in order."""
-        return [self.hosts[name] for name in self._instances() if name.rpartition("/")[0] == service]
-
-    def tell(self, host: Host, kind: str, text: str, peer: str = "") -> None:
-        """Something that people read."""
-        self.log.tell(Event(self.timeline.now, host.name, kind, text, peer))
-
-    def delivered(self, host: Host, data: bytes) -> None:
-        """Bytes have come to a host."""
-        self.log.bytes(self.timeline.now, host.index, data)
-        self.moments.now(host.reactor, "before:frame")
-
-    def taken(self, host: Host) -> None:
-        """A host has taken the bytes that came."""
-        self.moments.now(host.reactor, "after:frame")
-
-    def failed(self, host: Host, failure: Failure) -> None:
-        """Code of a host has raised where nobody catches it."""
-        if isinstance(failure.value, Stopped):
-            return
-        text = f"{host.name} at {self.now:.6f} s: {described(failure)}"
-        text = f"{text}\n{failure.getTraceback(elideFrameworkCode=True)}"
-        self.failures.append(text)
-        self._raised[text] = failure.type or Exception
-        self.log.tell(Event(self.timeline.now, host.name, "failed", described(failure)))
-
-    def wrong(self, host: Host, what: str) -> None:
-        """The framework broke a promise of its own."""
-        self.failures.append(f"{host.name} at {self.now:.6f} s: {what}.")
-        self.tell(host, "failed", what)
-
-    def changed(self) -> None:
-        """Something was committed: what must always hold is looked at after this turn."""
-        self._unchecked = True
-
-    def fired(self, point: str) -> None:
-        """Something improbable has happened."""
-        self.points[point] += 1
-
-    # -- driving
-
-    def _drive(self, predicate: Callable[[], object], timeout: float, what: str) -> None:
-        end = self.timeline.now + timeout
-        with self.driving():
-            while not predicate():
-                if not self._turn(end):
-                    self.timeline.now = max(self.timeline.now, end)
-                    raise Stuck(
-                        f"{what}: not within {timeout:g} virtual seconds, at {self.now:.3f} s.\n{self._recent()}"
-                    )
-        self._check()
-
-    def _turn(self, until: float) -> bool:
-        """Let the next thing happen; False when there is none before `until`."""
-        timer = self.timeline.next(until)
-        if timer is None:
-            return False
-        owner = timer.owner
-        host = owner.host
-        if not owner.alive:
-            owner.keep(timer)
-            return True
-        if host.paused and owner is not host:  # what the network brings is its kernel's
-            self.timeline.postpone(timer)
-            host.backlog.append(timer)
-            return True
-        function = timer.function
-        self.log.turn(self.timeline.now, host.index, getattr(function, "__qualname__", type(function).__name__))
-        self.current = owner if owner is not host else host.reactor
-        try:
-            self._context.run(function, *timer.args, **timer.kwargs)
-        except Stopped:
-            pass
-        except Exception:
-            self.failed(host, Failure())
-        self.current = self.hosts[OUTSIDE].reactor
-        if self.timeline.fired % self._sweep == 0:
-            gc.collect()
-        if self._unchecked and self._invariants:
-            self._check()
-        return True
-
-    _unchecked = False
-    _checking = False
-    _driven = False
-
-    def _improbable(self, point: str) -> bool:
-        """Whether a point in the product's code fires: a quarter of them may, and then every fourth time."""
-        if self._buggify is None:
-            return False
-        if point not in self.buggified:
-            self.buggified[point] = 0.25 if Random(f"{self.seed}/{point}").random() < 0.25 else 0.0
-            self.points[point] += 0
-        fires = self._buggify.random() < self.buggified[point]
-        if fires:
-            self.points[point] += 1
-        return fires
-
-    def _check(self) -> None:
-        self._unchecked = False
-        if self._checking:
-            return  # an invariant that drives the world to look at something
-        self._checking = True
-        try:
-            for function in self._invariants:
-                try:
-                    function(self)
-                except AssertionError as error:
-                    self.log.tell(Event(self.timeline.now, "", "broken", f"{_name(function)}: {error}"))
-                    raise
-        finally:
-            self._checking = False
-
-    @contextmanager
-    def driving(self) -> Iterator[None]:
-        """As long as this lasts the guards are up, and garbage is collected by turns alone; may be nested."""
-        if self._closed:
-            raise RuntimeError("This World is closed.")
-        if self._driven:
-            yield
-            return
-        self._driven = True
-        collecting, hear = gc.isenabled(), cast(Any, self._hear)
-        self.current = self.hosts[OUTSIDE].reactor
-        gc.disable()
-        globalLogPublisher.addObserver(hear)
-        try:
-            with self._guards.up(), deciding(self._improbable):
-                yield
-        finally:
-            self._driven = False
-            globalLogPublisher.removeObserver(hear)
-            if collecting:
-                gc.enable()
-
-    def _hear(self, event: Any) -> None:
-        failure = event.get("log_failure") or (event.get("isError") and event.get("failure"))
-        if isinstance(failure, Failure):
-            self.failed(self.current.host, failure)
-
-    def _recent(self) -> str:
-        return "\n".join(
-            f"  {event.at:10.3f}  {event.host:20} {event.kind:8} {event.text} {event.peer}"
-            for event in list(self.log.events)[-20:]
-        )
+        return [host for name, host in self.hosts.items() if is_instance(name, service)]
 
     # -- hosts
 
@@ -581,7 +321,8 @@ class World:
         self.timeline.call_at(self.timeline.now, reactor, self._boot, (host, reactor))
 
     def _boot(self, host: Host, reactor: Reactor) -> None:
-        process = Instance(self._config, self._placement(host.name), reactor, self, Path(self._folder.name))
+        places = placement(self._config, self.hosts, host.name)
+        process = Instance(self._config, places, reactor, self, Path(self._folder.name))
         before = self.processes.get(host.name)
         if before is not None:
             host.past.append(before)
@@ -637,40 +378,6 @@ class World:
     def _fault(self, text: str) -> None:
         self.log.tell(Event(self.timeline.now, "", "fault", text))
 
-    def _placement(self, host: str) -> Placement:
-        """Where everything lives, as that host sees it: its own service here, and all others elsewhere."""
-        mine = host.rpartition("/")[0]
-        places = {}
-        for index, name in enumerate(self._classes):
-            port = FIRST_PORT + index
-            urls = tuple(f"http://{instance.address}:{port}" for instance in self.instances_of(name))
-            public = self._config.file.public.get(name)
-            places[name] = Place(
-                name,
-                host if name == mine else "elsewhere",
-                f"tcp:{port}:interface={self.hosts[host].address}",
-                urls,
-                f"tcp:{port_of(public)}:interface={self.hosts[host].address}" if public else None,
-            )
-        return Placement(places, {host: 1})
-
-    # -- what the guards answer
-
-    def _wall_here(self) -> float:
-        return self.wall(self.current.host)
-
-    def _monotonic_here(self) -> float:
-        return float(self.current.host.seconds())
-
-    def _cooperator(self) -> Cooperator:
-        reactor = self.current
-        if reactor not in self._cooperators:
-            self._cooperators[reactor] = Cooperator(
-                terminationPredicateFactory=lambda: lambda: True,  # one step a turn
-                scheduler=lambda function: reactor.callLater(0, function),
-            )
-        return self._cooperators[reactor]
-
 
 class _Guarded:
     """A client whose calls begin as in a simulation, though it is a test that makes them."""
@@ -687,12 +394,3 @@ class _Guarded:
                 return method(*args, **kwargs)
 
         return call
-
-
-def described(failure: Failure) -> str:
-    """A failure in one line."""
-    return f"{type(failure.value).__name__}: {failure.getErrorMessage()}"
-
-
-def _name(function: Any) -> str:
-    return str(getattr(function, "__name__", type(function).__name__))
