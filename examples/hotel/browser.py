@@ -90,7 +90,9 @@ class Browser:
                     raise
             else:
                 if page.status < 500:
-                    return self._known(page)
+                    if self.signed_in and page.path.startswith("/sign-in") and not path.startswith("/sign-in"):
+                        raise self.lost()
+                    return page
                 if not left:
                     raise Unavailable(f"{path} answered {page.status}.")
             await asyncio.sleep(PAUSE)
@@ -111,6 +113,8 @@ class Browser:
             else:
                 if page.status < 500 or not left:
                     return page
+                if page.path != form.action:  # it was done, and where that leads cannot be shown at the moment
+                    return await self.open(page.path)
             await asyncio.sleep(PAUSE)
         raise AssertionError("not reached")
 
@@ -119,11 +123,6 @@ class Browser:
         assert not clocks_go_right(self._world), f"{self._tag} has signed in, and is asked to do so again"
         self.signed_in = False
         return Unavailable("A session was written by a clock that goes wrong.")
-
-    def _known(self, page: Page) -> Page:
-        if self.signed_in and page.path.startswith("/sign-in"):
-            raise self.lost()
-        return page
 
     async def _follow(self, method: str, path: str, body: bytes) -> Page:
         for _ in range(HOPS):
@@ -212,7 +211,7 @@ def drawn(pdf: bytes) -> list[str]:
     texts: list[str] = []
     for stream in re.findall(rb"stream\r?\n(.*?)\r?\nendstream", pdf, re.S):
         try:
-            content = zlib.decompress(stream)
+            content = zlib.decompressobj().decompress(stream)  # whose last byte may look like the end of a line
         except zlib.error:  # a picture, a profile
             continue
         found = re.findall(rb"\(((?:[^()\\]|\\.)*)\) Tj", content)

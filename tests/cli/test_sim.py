@@ -51,7 +51,7 @@ class FakeWorld:
             {"bytes": 1000},
         )
 
-    def verify(self, target, workloads, schedule):
+    def verify(self, target, workloads, schedule, digest):
         return self.difference
 
 

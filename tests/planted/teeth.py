@@ -22,8 +22,6 @@ from msgspec import Struct
 sys.path.insert(0, str(Path(__file__).parent))
 from planted import Planted, corpus, planted, python_path
 
-WORKLOADS = ("workload:book", "workload:cancel", "workload:browse")
-
 
 class Bite(Struct, frozen=True):
     """What became of one hunt."""
@@ -41,8 +39,14 @@ def hunt(bug: Planted, *, seeds: int, minutes: float, jobs: int) -> Bite:
         copy = Path(folder)
         planted(copy, bug.patch)
         command = [sys.executable, "-c", "from ropewalk.cli import main; main()", "sim"]
-        command += [str(copy / "examples/hotel/system.toml"), "--json", "--graveyard", str(copy / "graveyard")]
-        command += [part for workload in WORKLOADS for part in ("--workload", workload)]
+        command += [
+            str(copy / "examples/hotel/system.toml"),
+            "--json",
+            "--workload",
+            "workload",
+            "--graveyard",
+            str(copy / "graveyard"),
+        ]
         command += ["--seeds", str(seeds), "--minutes", str(minutes), "--jobs", str(jobs)]
         environment = {**os.environ, "PYTHONPATH": python_path(copy)}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

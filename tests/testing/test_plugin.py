@@ -177,7 +177,7 @@ def test_a_system_file_runs_in_three_worlds(run, pytester):
 HOTEL = Path(__file__).resolve().parents[2] / "examples" / "hotel"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_services_that_ask_each_other_by_raw_http_do_so_in_three_worlds(run, pytester):
     pytester.makepyfile(

@@ -43,6 +43,7 @@ class Tools(Struct, frozen=True):
     plan: Plan
     simulate: Simulate | None = None  # None: the real one, found by the child process itself
     verify: Verify | None = None
+    expand: Callable[[str, Sequence[str]], Sequence[str]] | None = None  # a module's name to those of its workloads
 
 
 class Options(Struct, frozen=True):
@@ -69,8 +70,9 @@ class Options(Struct, frozen=True):
     "workloads",
     multiple=True,
     required=True,
-    metavar="MODULE:NAME",
-    help="What the outside does to the system. May be given several times: they then run together.",
+    metavar="MODULE[:NAME]",
+    help="What the outside does to the system; of a module alone, all of its workloads. May be given several times: "
+    "they then run together.",
 )
 @click.option(
     "--seeds", default=200, show_default=True, type=click.IntRange(min=0), help="How many; 0: the graveyard alone."
@@ -135,12 +137,12 @@ def sim(
     Exit status 1 when something broke.
 
     \b
-        ropewalk sim system.toml --workload workloads:book
+        ropewalk sim system.toml --workload workloads
         ropewalk sim system.toml -w workloads:book -w workloads:cancel --seeds 5000 --mode safety
     """
     options = Options(
         target=target,
-        workloads=workloads,
+        workloads=tuple(workloads),
         seeds=seeds,
         first_seed=first_seed,
         seconds=minutes * 60,
@@ -156,7 +158,10 @@ def sim(
     console = Console(stderr=as_json, width=None if stream.isatty() else 120, highlight=False, soft_wrap=True)
     with _display(console) as display:
         try:
-            report = hunt(options, tools or _real_tools(), display)
+            tools = tools or _real_tools()
+            if tools.expand is not None:
+                options = msgspec.structs.replace(options, workloads=tuple(tools.expand(target, workloads)))
+            report = hunt(options, tools, display)
         except (ConfigurationError, DeclarationError) as error:
             raise click.ClickException(str(error)) from error
     if as_json:
@@ -176,9 +181,9 @@ def _real_tools() -> Tools:
     from ..engine import install
 
     install()  # before any service module is imported: it may import klein at its top
-    from ..testing.simulation import plan, verify
+    from ..testing.simulation import expand, plan, verify
 
-    return Tools(plan, None, verify)
+    return Tools(plan, None, verify, expand)
 
 
 # -- the search

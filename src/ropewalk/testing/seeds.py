@@ -30,7 +30,7 @@ from ..errors import ConfigurationError, DeclarationError
 from .values import Outcome, Schedule
 
 Simulate = Callable[[str, Sequence[str], Schedule], Outcome]
-Verify = Callable[[str, Sequence[str], Schedule], str]
+Verify = Callable[[str, Sequence[str], Schedule, str], str]  # the digest of the first time comes last
 
 PATIENCE = 300.0  # seconds of real time for one schedule: hundreds of times what ten virtual minutes take
 AHEAD = 8  # schedules per child that may be done before an earlier one is: what waits for its turn is bounded
@@ -175,7 +175,7 @@ class _Work(Struct, frozen=True):
         """Simulate. An error that is raised breaks the outcome as an invariant does, but for a wrong declaration."""
         try:
             outcome = self.simulate(self.target, self.workloads, schedule)
-            difference = self.verify(self.target, self.workloads, schedule) if self.verify else ""
+            difference = self.verify(self.target, self.workloads, schedule, outcome.digest) if self.verify else ""
         except (ConfigurationError, DeclarationError):
             raise
         except Exception as error:

@@ -25,12 +25,20 @@ from .driving import described
 from .faults import do, draw
 from .hosts import OUTSIDE
 from .values import Act, Event, Fault, Outcome, Schedule
-from .workloads import Check, Workload, find
+from .workloads import Check, Workload, all_of, find
 from .world import World
 
 SLOWEST = 60.0  # seconds within which, without faults, every call and every act has ended
 SWEEPS = (250, 20_000)  # turns between two collections of garbage: often, and hardly ever
 OPEN = 48  # connections from one host to another: a pool that keeps its own stays far below
+
+
+def expand(target: str, workloads: Sequence[str]) -> tuple[str, ...]:
+    """`workloads` of the system `target`, those of a module for a module's name."""
+    from ..runtime.config import load
+
+    load(target, {})  # its folder comes first on the path: the workloads lie there
+    return tuple(each for name in workloads for each in all_of(name))
 
 
 def plan(target: str, workloads: Sequence[str], seed: int, seconds: float, mode: str = "safety") -> Schedule:
@@ -212,9 +220,15 @@ async def _played(workload: Workload, world: World, random: Random) -> object:
 # -- the same again, in a fresh process
 
 
-def verify(target: str, workloads: Sequence[str], schedule: Schedule) -> str:
-    """Play `schedule` twice in fresh interpreters, unlike in all that must not matter; "" or the first difference."""
-    digests = [_elsewhere(target, workloads, schedule, number, None) for number in (1, 2)]
+def verify(target: str, workloads: Sequence[str], schedule: Schedule, digest: str = "") -> str:
+    """Play `schedule` again in fresh interpreters, unlike in all that must not matter; "" or the first difference.
+
+    Twice; once when it was played already, with `digest`.
+    """
+    digests = [
+        _elsewhere(target, workloads, schedule, 1, None),
+        digest or _elsewhere(target, workloads, schedule, 2, None),
+    ]
     if digests[0] == digests[1]:
         return ""
     with tempfile.TemporaryDirectory() as folder:
@@ -225,7 +239,7 @@ def verify(target: str, workloads: Sequence[str], schedule: Schedule) -> str:
             for line, (one, other) in enumerate(zip(first, second, strict=False), 1):
                 if one != other:
                     return f"line {line} of the log:\n  {one.rstrip()[:400]}\n  {other.rstrip()[:400]}"
-    return f"digests {digests[0]} and {digests[1]}, and one log is longer than the other"
+    return f"digests {digests[0]} and {digests[1]}; in two fresh interpreters the logs have no line that differs"
 
 
 def _elsewhere(target: str, workloads: Sequence[str], schedule: Schedule, number: int, trace: Path | None) -> str:

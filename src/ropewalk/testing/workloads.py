@@ -61,12 +61,27 @@ def find(target: str) -> Workload:
     module, colon, name = target.partition(":")
     if not colon:
         raise ConfigurationError(f"--workload {target}: expected module:function.")
-    try:
-        found = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"--workload {target}: {error}.") from error
+    found = getattr(_module(target), name, None)
     if isinstance(found, Workload):
         return found
     if callable(found):
         return Workload(name, found)
-    raise ConfigurationError(f"--workload {target}: expected an async function of (world, random), got {found!r}.")
+    what = f"{module} has no {name!r}" if found is None else f"got {found!r}"
+    raise ConfigurationError(f"--workload {target}: expected an async function of (world, random); {what}.")
+
+
+def all_of(target: str) -> list[str]:
+    """The targets that `target` means: itself, or of a module alone each of its workloads, in order."""
+    if ":" in target:
+        return [target]
+    names = [name for name, value in vars(_module(target)).items() if isinstance(value, Workload)]
+    if not names:
+        raise ConfigurationError(f"--workload {target}: that module has no workload; expected module:function.")
+    return [f"{target}:{name}" for name in names]
+
+
+def _module(target: str) -> Any:
+    try:
+        return import_module(target.partition(":")[0])
+    except ImportError as error:
+        raise ConfigurationError(f"--workload {target}: {error}.") from error
