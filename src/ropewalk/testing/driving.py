@@ -86,7 +86,7 @@ class Driven:
         """Drive until `awaitable` is done; what it returns, or raises. Raises Stuck after `timeout` virtual seconds."""
         ended: list[Any] = []
         with self.driving():
-            deferred = self._context.run(self.driver.run, awaitable)
+            deferred = self._context.copy().run(self.driver.run, awaitable)
         deferred.addBoth(ended.append)
         self._drive(lambda: bool(ended), timeout, f"{awaitable!r}")
         (result,) = ended
@@ -214,7 +214,8 @@ class Driven:
         self.log.turn(self.timeline.now, host.index, getattr(function, "__qualname__", type(function).__name__))
         self.current = owner if owner is not host else host.reactor
         try:
-            self._context.run(function, *timer.args, **timer.kwargs)
+            # A copy: what a turn sets is gone with it, and in a turn a test may drive the world on.
+            self._context.copy().run(function, *timer.args, **timer.kwargs)
         except Stopped:
             pass
         except Exception:

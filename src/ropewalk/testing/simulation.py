@@ -190,7 +190,7 @@ class _Simulation:
         random = Random(f"{self._schedule.seed}/act/{act.name}/{act.number}")
         world.log.tell(Event(world.now, OUTSIDE, "act", name))
         self._open[name] = world.now
-        running = world.driver.run(_played(self._workloads[act.name], world, random))
+        running = world.driver.run(self._workloads[act.name](world, random))
         running.addBoth(self._end, name)
 
     def _end(self, result: Any, name: str) -> None:
@@ -211,10 +211,6 @@ class _Simulation:
 
     def _fault(self, fault: Fault) -> None:
         do(self._world, fault)
-
-
-async def _played(workload: Workload, world: World, random: Random) -> object:
-    return await workload.play(world, random)
 
 
 # -- the same again, in a fresh process

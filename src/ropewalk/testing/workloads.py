@@ -8,6 +8,7 @@ async def book(world, random):
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import import_module
 from random import Random
@@ -17,7 +18,7 @@ from msgspec import Struct
 
 from ..errors import ConfigurationError
 
-Play = Callable[[Any, Random], Awaitable[object]]
+Play = Callable[..., Awaitable[object] | object]
 Check = Callable[[Any], object]
 
 
@@ -33,8 +34,10 @@ class Workload(Struct, frozen=True):
     settings: Mapping[str, Mapping[str, Any]] = {}  # by service, over the file's
 
     async def __call__(self, world: Any, random: Random) -> object:
-        """One act."""
-        return await self.play(world, random)
+        """One act: `play(world, random)`, or `play(world)`; it may also drive the world itself, as a test does."""
+        takes = len(inspect.signature(self.play).parameters)
+        played: Any = self.play(*(world, random)[:takes])
+        return await played if inspect.isawaitable(played) else played
 
 
 def workload(
