@@ -243,7 +243,7 @@ def wrongly_counted(books: Books) -> list[str]:
             wrong.append(f"{each} can be cancelled until {each.free_until}, and arrives on {each.arrival}.")
         if each.held_until is not None and not each.made_at <= each.held_until:
             wrong.append(f"{each} was made at {each.made_at}, and is held until {each.held_until} only.")
-        if (each.held_until is None) != (each.state not in ("held", "pending")):
+        if each.made_at and (each.held_until is None) != (each.state not in ("held", "pending")):
             wrong.append(f"{each} is held until {each.held_until}.")
         dues = (each.total, each.total - each.price) if each.state == "cancelled" else (0,)
         if each.price and each.refund_due not in dues:

@@ -26,6 +26,7 @@ PAUSE = 3.0  # seconds between two of them
 IN_TIME = 12.0  # seconds within which a page comes: its own deadline, and two more
 HOPS = 5  # redirects, one after the other
 TAG = re.compile(r"guest-[0-9a-f]{12}")
+_OWN = ("/book", "/mailbox")  # what is shown to nobody who has not signed in
 _FACES = ("booking-ui", "booking-ui-1", "booking-ui-2")  # any that is up, and each of them: what a balancer does
 
 
@@ -90,7 +91,8 @@ class Browser:
                     raise
             else:
                 if page.status < 500:
-                    if self.signed_in and page.path.startswith("/sign-in") and not path.startswith("/sign-in"):
+                    asked = page.path.startswith("/sign-in") and not path.startswith("/sign-in")
+                    if asked and (self.signed_in or not path.startswith(_OWN)):
                         raise self.lost()
                     return page
                 if not left:
@@ -122,7 +124,7 @@ class Browser:
         """What to raise when the hotel has forgotten who this is; raises AssertionError when no clock explains it."""
         assert not clocks_go_right(self._world), f"{self._tag} has signed in, and is asked to do so again"
         self.signed_in = False
-        return Unavailable("A session was written by a clock that goes wrong.")
+        return Unavailable("A session, or what one service said to another, was written by a clock that goes wrong.")
 
     async def _follow(self, method: str, path: str, body: bytes) -> Page:
         for _ in range(HOPS):
@@ -131,6 +133,8 @@ class Browser:
                 return page
             there = urlsplit(urljoin(f"http://booking-ui{path}", location))
             assert there.hostname == "booking-ui", f"{path} leads away, to {location}"
+            if method == "POST" and there.path == "/sign-in":
+                raise self.lost()
             method, path, body = "GET", there.path + (f"?{there.query}" if there.query else ""), b""
         raise AssertionError(f"{path}: more than {HOPS} redirects")
 

@@ -119,7 +119,11 @@ class Payments(Service, name="payments", version="1.0.0"):
         except msgspec.DecodeError as error:
             request.setResponseCode(400)
             return f"{error}\n".encode()
-        return msgspec.json.encode(await self.switch(provider))
+        try:
+            return msgspec.json.encode(await self.switch(provider))
+        except Unavailable as error:  # a raw route answers for itself
+            request.setResponseCode(error.status)
+            return f"{error}\n".encode()
 
     async def switch(self, provider: Provider) -> Provider:
         """What `told` does."""

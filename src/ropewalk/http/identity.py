@@ -23,7 +23,7 @@ from ..telemetry.propagation import IDENTITY
 from .keys import keys_of
 
 LIFE = 60  # seconds: as long as a call may reasonably wait to be sent, and a stolen token is worth little
-LEEWAY = 10  # seconds another machine's clock may be off
+LEEWAY = 30  # seconds another machine's clock may be off: as for bearer tokens
 CACHED = 1024  # tokens kept; of more, the one that was longest not asked for is made anew
 
 _ALGORITHM = "HS256"

@@ -110,7 +110,7 @@ def _pause(random: Random, services: Any, hosts: Any, at: float, end: float) -> 
 
 
 def _jump(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target, seconds = _instance(random, hosts), round(random.uniform(-30.0, 30.0), 1)
+    target, seconds = _instance(random, hosts), round(random.uniform(-14.0, 14.0), 1)
     return [Fault(at, "jump", target, seconds), Fault(end, "jump", target, -seconds)]
 
 
