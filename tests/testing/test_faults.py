@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import MetaData
 
 from ropewalk import Service, get
 from ropewalk.testing import Fault, World
@@ -24,11 +25,13 @@ ENDS = {
     "partition-one-way": "heal",
     "pause": "resume",
 }
-TWICE = ("slow", "lossy", "jump", "drift")  # whose end is the same with another value
+TWICE = ("slow", "slow-disk", "lossy", "jump", "drift")  # whose end is the same with another value
 
 
 class Here(Service, name="here", version="1.0.0"):
     """One."""
+
+    tables = MetaData()
 
     @get("/nothing")
     async def nothing(self) -> None:
@@ -114,8 +117,9 @@ def test_a_schedule_survives_json():
 @pytest.mark.parametrize("kind", DOING)
 def test_each_kind_can_be_done_and_is_counted(world, kind):
     pair = kind in ("partition", "partition-one-way", "heal", "reset", "slow", "lossy")
+    target = "here/1 there/2" if pair else "here" if kind == "slow-disk" else "here/1"
 
-    do(world, Fault(0.0, kind, "here/1 there/2" if pair else "here/1", 1.0))
+    do(world, Fault(0.0, kind, target, 1.0))
     world.advance(1.0)
 
     assert Counter({kind: 1}) == +world.points

@@ -13,6 +13,7 @@ from typing import Any
 from .hosts import OUTSIDE
 from .moments import ANY
 from .network import Link
+from .store import TAKES
 from .values import Fault
 
 EVERY = (3.0, 8.0, 20.0)  # seconds between the beginnings of two faults, on average: one of these for a whole seed
@@ -99,6 +100,14 @@ def _slow(random: Random, services: Any, hosts: Any, at: float, end: float) -> l
     return [Fault(at, "slow", target, round(random.uniform(0.05, 3.0), 3)), Fault(end, "slow", target, 0.0)]
 
 
+def _disk(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    databases = [host.rpartition("/")[0] for host in hosts if host.endswith("/database")]
+    if not databases:
+        return _slow(random, services, hosts, at, end)
+    target = random.choice(databases)
+    return [Fault(at, "slow-disk", target, round(random.uniform(0.02, 0.5), 3)), Fault(end, "slow-disk", target, 0.0)]
+
+
 def _lossy(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
     target = _link(random, services, hosts)
     return [Fault(at, "lossy", target, round(random.uniform(0.02, 0.5), 3)), Fault(end, "lossy", target, 0.0)]
@@ -131,6 +140,7 @@ KINDS: dict[str, Drawing] = {
     "one-way partition": _one_way,
     "reset": _reset,
     "slow link": _slow,
+    "slow disk": _disk,
     "lossy link": _lossy,
     "pause": _pause,
     "jump": _jump,
@@ -147,6 +157,7 @@ DOING: dict[str, Callable[[Any, list[str], float], object]] = {
     "heal": lambda world, targets, value: world.heal(*targets),
     "reset": lambda world, targets, value: world.reset(*targets),
     "slow": lambda world, targets, value: world.link(*targets, latency=(value, 2 * value) if value else Link().latency),
+    "slow-disk": lambda world, targets, value: world.disk(targets[0], (value, 2 * value) if value else TAKES),
     "lossy": lambda world, targets, value: world.link(*targets, loss=value),
     "pause": lambda world, targets, value: world.pause(targets[0]),
     "resume": lambda world, targets, value: world.resume(targets[0]),

@@ -36,6 +36,7 @@ _ENDS = {
     "hold": "release",
     "pause": "resume",
     "slow": "slow",
+    "slow-disk": "slow-disk",
     "lossy": "lossy",
     "jump": "jump",
     "drift": "drift",

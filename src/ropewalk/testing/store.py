@@ -45,6 +45,7 @@ class DatabaseHost:
         self._database: Database | None = None
         self._connection: Any = None  # of sqlite3; another one after a crash
         self._parents: list[Database | None] = []
+        self.takes = TAKES  # seconds of a transaction, uniformly between
         self._waiting: deque[Callable[[], None]] = deque()
         self._busy = False
         self._running: tuple[Reactor, str, int] | None = None  # the instance, the function, statements so far
@@ -95,7 +96,7 @@ class DatabaseHost:
         if self._busy or not self._waiting:
             return
         self._busy = True
-        low, high = TAKES
+        low, high = self.takes
         transaction = self._waiting.popleft()
         self.host.timeline.call_at(
             self.host.timeline.now + low + (high - low) * self.host.random.random(),

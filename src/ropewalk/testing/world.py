@@ -26,7 +26,7 @@ from .hosts import OUTSIDE, Host, Reactor
 from .instance import Instance, SimulatedClient, UnderWay
 from .moments import Moments
 from .scripted import Script
-from .store import DatabaseHost, LookingDatabase
+from .store import TAKES, DatabaseHost, LookingDatabase
 from .values import Event
 
 AGAIN = 1.0  # seconds until a process that could not start is started again
@@ -134,6 +134,14 @@ class World(Driven):
         self._fault(f"link {a} ↔ {b} {', '.join(f'{name}={value}' for name, value in sorted(changes.items()))}")
         self._links(a, b, both=True, **changes)
 
+    def disk(self, name: str, takes: tuple[float, float] = TAKES) -> None:
+        """A transaction of that service's database takes from `takes[0]` to `takes[1]` seconds; by default as usual."""
+        low, high = takes
+        if not 0 <= low <= high:
+            raise ValueError(f"takes: expected (low, high) in seconds, 0 <= low <= high; got {takes!r}.")
+        self._fault(f"disk of {name} takes {low:g} to {high:g} s")
+        self.database_host(name).takes = takes
+
     def crash(self, name: str, at: str | None = None, *, power: bool = False, nth: int = 1) -> None:
         """Kill what `name` names: all instances, one, a database. What is down stays as it is.
 
@@ -213,6 +221,8 @@ class World(Driven):
         """All faults end: links are as usual, clocks right, everything runs."""
         self.moments.disarm(list(self.hosts.values()))
         self.network.usual()
+        for server in self._databases.values():
+            server.takes = TAKES
         self.resume()
         for host in self.hosts.values():
             host.offset = 0.0
