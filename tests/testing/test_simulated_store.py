@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -34,6 +36,11 @@ class Keeper(Service, name="keeper", version="1.0.0"):
         """Keep two in one transaction."""
         return await self.database.run(self._insert_two, name, fail)
 
+    @post("/after-a-look/<name>")
+    async def keep_after_a_look(self, name: str) -> None:
+        """Keep one, with a look that is still open."""
+        await self.database.run(self._insert_after_a_look, name)
+
     @get("/things")
     async def kept(self) -> list[str]:
         """All."""
@@ -48,6 +55,12 @@ class Keeper(Service, name="keeper", version="1.0.0"):
         if fail:
             raise Conflict("not that one")
         return 2
+
+    def _insert_after_a_look(self, tx: Any, name: str) -> None:
+        looking = tx.execute(sa.select(things.c.name))
+        looking.fetchone()
+        tx.execute(sa.insert(things).values(name=name))
+        looking.fetchone()
 
     def _select(self, tx: Any) -> list[str]:
         return list(tx.execute(sa.select(things.c.name).order_by(things.c.name)).scalars())
@@ -158,6 +171,18 @@ def test_an_instance_that_dies_in_the_middle_of_a_transaction_leaves_nothing_of_
     assert [] == kept(world)
     assert 1 == sum(world.crashes.values())
     assert ["b"] == [world.run(keeper.keep("b")), kept(world)][1]  # nothing is locked
+
+
+def test_who_dies_with_a_cursor_open_leaves_no_lock(world, keeper):
+    for name in ("a", "b"):
+        world.run(keeper.keep(name))
+    world.crash("keeper", at="after:insert_after_a_look/2")
+
+    refused(world, keeper.keep_after_a_look("c"))
+
+    with closing(sqlite3.connect(world.database_host("keeper")._path, timeout=0)) as other:
+        other.execute("BEGIN IMMEDIATE")
+    assert ["a", "b"] == kept(world)
 
 
 @pytest.mark.parametrize(

@@ -149,12 +149,20 @@ class DatabaseHost:
         if self._running is not None:
             instance, name, count = self._running
             self._running = instance, name, count + 1
-            self._world.moments.now(instance, f"before:{name}/{count + 1}")
+            self._moment(instance, f"before:{name}/{count + 1}")
 
     def _after_statement(self, *_: Any) -> None:
         if self._running is not None:
             instance, name, count = self._running
-            self._world.moments.now(instance, f"after:{name}/{count}")
+            self._moment(instance, f"after:{name}/{count}")
+
+    def _moment(self, instance: Reactor, name: str) -> None:
+        try:
+            self._world.moments.now(instance, name)
+        except Stopped:
+            # Here and now: what is thrown away with a cursor still open keeps its locks until the collector comes.
+            self._connection.execute("ROLLBACK")
+            raise
 
 
 class SimulatedDatabase(Database):
