@@ -1,6 +1,6 @@
 """Whether the simulator bites: every planted bug, hunted with the hotel's own workload and audit.
 
-    python tests/planted/teeth.py [NUMBER ...] [--seeds 200] [--minutes 2] [--jobs 2]
+    python tests/planted/teeth.py [NUMBER ...] [--seeds 200] [--minutes 1] [--jobs 2] [--no-shrink]
 
 For each bug: the first seed that finds it, how many events its shrunk story has, and what broke. Exit status 1 when one
 is not found. Each is hunted in an interpreter of its own, on a copy of the sources.
@@ -33,7 +33,7 @@ class Bite(Struct, frozen=True):
     broken: str
 
 
-def hunt(bug: Planted, *, seeds: int, minutes: float, jobs: int) -> Bite:
+def hunt(bug: Planted, *, seeds: int, minutes: float, jobs: int, shrink: bool) -> Bite:
     """Hunt one bug; raises RuntimeError when the simulator itself fails."""
     with tempfile.TemporaryDirectory(prefix="planted-") as folder:
         copy = Path(folder)
@@ -48,6 +48,7 @@ def hunt(bug: Planted, *, seeds: int, minutes: float, jobs: int) -> Bite:
             str(copy / "graveyard"),
         ]
         command += ["--seeds", str(seeds), "--minutes", str(minutes), "--jobs", str(jobs)]
+        command += [] if shrink else ["--no-shrink"]
         environment = {**os.environ, "PYTHONPATH": python_path(copy)}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode not in (0, 1) or not done.stdout:
@@ -65,14 +66,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("numbers", nargs="*", type=int)
     parser.add_argument("--seeds", type=int, default=200)
-    parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--no-shrink", action="store_true")
     given = parser.parse_args()
     bites = []
     for bug in corpus():
         if given.numbers and bug.number not in given.numbers:
             continue
-        bite = hunt(bug, seeds=given.seeds, minutes=given.minutes, jobs=given.jobs)
+        bite = hunt(bug, seeds=given.seeds, minutes=given.minutes, jobs=given.jobs, shrink=not given.no_shrink)
         bites.append(bite)
         said = f"seed {bite.seed}, {bite.events} events: {bite.broken[:140]}" if bite.seed is not None else "NOT FOUND"
         sys.stdout.write(f"{bite.number:02} {bite.name:40} {said}\n")
