@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IHostnameResolver,
     IHostResolution,
@@ -261,6 +262,15 @@ class Reactor:
             self.callLater(0, function, *args)
         else:
             function(*args)
+
+    def answer(self, waiting: Deferred[Any], outcome: Any) -> None:
+        """Fire `waiting` as this process does; the dead do not hear it, nor who has given up."""
+        if self.alive:
+            self.soon(self._fire, waiting, outcome)
+
+    def _fire(self, waiting: Deferred[Any], outcome: Any) -> None:
+        if not waiting.called:
+            self.call(waiting.callback, outcome)
 
     def received(self, protocol: Any, data: bytes, end: Any) -> None:
         """Hand bytes to a protocol; one that raises loses its connection, as under a real reactor."""

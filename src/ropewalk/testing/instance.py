@@ -20,7 +20,6 @@ from ..discovery.resolve import Resolve
 from ..errors import RopewalkError, Unavailable
 from ..handler import Handler, compose
 from ..http.sibling_agent import SiblingAgent
-from ..memory.connection import LocalConnection
 from ..message import ANONYMOUS, Principal, Request, Response
 from ..operation import Operation
 from ..policy.deadline import DEFAULT_TIMEOUT
@@ -29,9 +28,10 @@ from ..runtime.placement import Placement
 from ..runtime.process import Process
 from ..runtime.stacks import client_stack
 from ..runtime.workers import QUEUE, Workers
-from ..service import Contract, Service, client_of, describe
+from ..service import Contract, Service, client_of
 from ..telemetry.logs import request_line
 from ..telemetry.metrics import Calls
+from .direct import Direct
 from .hosts import Reactor
 from .store import SimulatedStore
 
@@ -180,90 +180,6 @@ def _in_time(world: Any, host: Any, request: Request) -> Iterator[None]:
         late = host.seconds() - deadline if deadline is not None else 0.0
         if late > GRACE and host.resumed < began and host.reactor.alive:
             world.wrong(host, f"{request.operation.id} ended {late:.3f} s after its deadline")
-
-
-class Direct:
-    """A Handler that asks another host without bytes: latency, partitions and crashes, and no HTTP."""
-
-    def __init__(self, world: Any, reactor: Reactor, caller: str, address: str, callee: str) -> None:
-        self._world = world
-        self._reactor = reactor
-        self._caller = caller
-        self._host = world.host_at(address)
-        self._callee = callee
-        self._asked: Instance | None = None  # the process that answered last
-        self._connected: LocalConnection
-
-    def __call__(self, request: Request) -> Awaitable[Response]:
-        client, server = self._reactor.host, self._host
-        network = client.network
-        answer: Deferred[Response] = Deferred(lambda _: self._lost(request, theirs))
-        theirs: list[Deferred[Response]] = []
-
-        def come(outcome: Any) -> None:
-            if self._reactor.alive:
-                self._reactor.soon(answered, outcome)
-
-        def answered(outcome: Any) -> None:
-            if not answer.called:
-                self._reactor.call(answer.callback, outcome)
-
-        def arrived() -> None:
-            server.reactor.soon(asked)
-
-        def asked() -> None:
-            process = self._world.processes.get(server.name)
-            if not server.up or process is None or not process.ready:
-                network.send(server, client, lambda: come(_failure(self._unreachable("no"))))
-                return
-            reactor = server.reactor
-            connection = self._connection_to(process)
-            moved = request.replace(context=_moved(request.context, client.seconds(), server.seconds()))
-            # Noted before it begins: it may die in its first step.
-            self._world.direct[answer] = (reactor, client, lambda: come(_failure(self._unreachable("maybe"))))
-            running = reactor.call(process.driver.run, connection(moved))
-            theirs.append(running)
-
-            def done(outcome: Any) -> None:
-                self._world.direct.pop(answer, None)
-                if reactor.alive:
-                    network.send(server, client, lambda: come(outcome))
-
-            running.addBoth(done)
-
-        network.send(client, server, arrived)
-        return answer
-
-    def _connection_to(self, process: Instance) -> LocalConnection:
-        if self._asked is not process:
-            service = process.services[self._callee]
-            self._asked = process
-            self._connected = LocalConnection(self._caller, describe(service), process.handler_of(self._callee))
-        return self._connected
-
-    def _lost(self, request: Request, theirs: list[Deferred[Response]]) -> None:
-        if request.operation.cancellable and theirs and self._host.reactor.alive:
-            theirs[0].cancel()
-
-    def _unreachable(self, ran: str) -> Unavailable:
-        error = Unavailable(f"{self._callee} at {self._host.name} cannot be reached.")
-        error.fault, error.ran = "network", ran  # type: ignore[assignment]
-        return error
-
-
-def _moved(context: Any, here: float, there: float) -> Any:
-    """The context with its deadline on the other host's clock."""
-    import msgspec
-
-    if context.deadline is None:
-        return context
-    return msgspec.structs.replace(context, deadline=there + (context.deadline - here))
-
-
-def _failure(error: BaseException) -> Any:
-    from twisted.python.failure import Failure
-
-    return Failure(error)
 
 
 class SimulatedWorkers(Workers):

@@ -197,21 +197,13 @@ class SimulatedDatabase(Database):
     ) -> None:
         client, server = self._reactor.host, self._server.host
 
-        def come(outcome: Any) -> None:
-            if self._reactor.alive:
-                self._reactor.soon(answered, outcome)
-
-        def answered(outcome: Any) -> None:
-            if not answer.called:
-                self._reactor.call(answer.callback, outcome)
-
         def arrived() -> None:
             if not server.powered:
                 return
             if not server.up:
                 down = Unavailable(f"The database of {self.name} cannot be reached.")
                 down.ran = "no"
-                network.send(server, client, lambda: come(Failure(down)))
+                network.send(server, client, lambda: self._reactor.answer(answer, Failure(down)))
                 return
             self._server.submit(transaction)
 
@@ -231,7 +223,7 @@ class SimulatedDatabase(Database):
             else:
                 self._world.tell(client, "commit", name, server.name)
             self._world.moments.now(self._reactor, f"after:{name}/commit")
-            network.send(server, client, lambda: come(outcome))
+            network.send(server, client, lambda: self._reactor.answer(answer, outcome))
 
         network = client.network
         network.send(client, server, arrived)
