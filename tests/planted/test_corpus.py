@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,11 @@ def _module() -> Any:
 planted = _module()
 CORPUS = planted.corpus()
 each = pytest.mark.parametrize("bug", CORPUS, ids=lambda bug: f"{bug.number:02}-{bug.name}")
+
+
+@pytest.fixture(autouse=True)
+def _patch(require):
+    require("patch", shutil.which("patch"), "there is no program `patch` on PATH")
 
 
 @each
