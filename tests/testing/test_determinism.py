@@ -22,6 +22,7 @@ def difference(name: str, count: int = 4, every: float = 1.0, *faults: Fault) ->
     return verify(str(TINY), [f"tiny_play:{name}"], schedule(name, count, every, *faults))
 
 
+@pytest.mark.long
 def test_what_is_right_is_the_same_in_another_process_with_other_hashes_in_any_weather():
     faults = (
         Fault(0.5, "partition-one-way", "shop/1 stock/2"),
@@ -94,6 +95,7 @@ def told(seed: int, hashes: str, *, more: str = "") -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_a_world_is_the_same_in_another_zone_with_other_hashes_after_other_worlds_and_with_other_modules():
     before = f"import decimal, sqlite3, xml.dom.minidom\nfrom ropewalk.testing import World\nWorld({str(TINY)!r}, seed=99).close()\n"
 

@@ -80,6 +80,7 @@ class Desk(Service):
 def run(pytester, monkeypatch):
     """`run(*options)`: pytest in the test's folder, in a process of its own."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # the plugin may be installed, and is loaded by name here
+    monkeypatch.delenv("CI", raising=False)  # or pytest says everything twice
     pytester.makeini("[pytest]\nfilterwarnings = error\nstrict = true\n")
     pytester.makepyfile(shop=SHOP)
 
@@ -114,7 +115,7 @@ def test_a_thing_is_sold_once(system):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_one_test_runs_in_three_worlds(run, pytester):
     pytester.makepyfile(test_shop=ONE_TEST)
@@ -153,7 +154,7 @@ greeting = "from the file"
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_a_system_file_runs_in_three_worlds(run, pytester):
     pytester.path.joinpath("system.toml").write_text(FILE)

@@ -132,7 +132,7 @@ def broken(survivals: Iterator[Any]) -> list[tuple[str, str, str]]:
     return [(each.point.host, each.point.moment, each.broken) for each in survivals if each.broken]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_is_done_in_one_transaction_survives_every_crash(world):
     survivals = list(crash_points(world, sell, eventually=[no_half], settle=20.0, again=False))
 
@@ -141,7 +141,7 @@ def test_what_is_done_in_one_transaction_survives_every_crash(world):
     assert len(survivals) == len({(each.point.host, each.point.moment, each.point.nth) for each in survivals})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_is_done_in_two_is_found_half_done_between_them_and_nowhere_else():
     with made(at_once=False) as world:
         found = broken(crash_points(world, sell, eventually=[no_half], settle=5.0, again=False))
@@ -154,6 +154,7 @@ def test_what_is_done_in_two_is_found_half_done_between_them_and_nowhere_else():
     )
 
 
+@pytest.mark.long
 def test_a_second_crash_comes_in_the_recovery():
     with made(at_once=True) as world:
         survivals = crash_points(world, sell, eventually=[no_half], settle=20.0)
