@@ -82,10 +82,10 @@ class DatabaseHost:
         """Go on with a copy of the file in `folder`: in a fork of the process that has opened it."""
         self._parents.append(self._database)  # not even closed: that would be done to the parent's file
         self._database = None
-        for path in sorted(self._path.parent.glob(f"{self._path.name}*")):
-            shutil.copy(path, folder / path.name)
-        self._path = folder / self._path.name
-        self.open(None)
+        for path in (self._path, self._path.with_name(f"{self._path.name}-wal")):  # its index SQLite makes anew
+            if path.exists():
+                shutil.copyfile(path, folder / path.name)
+        self._path = folder / self._path.name  # and opened when it is first used
 
     def submit(self, transaction: Callable[[], None]) -> None:
         """Run `transaction` when its turn comes."""
