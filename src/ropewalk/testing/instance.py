@@ -1,5 +1,8 @@
-"""One instance of one service on its host: the runtime's own Process, with what a simulation puts in the place of
-threads and sockets' wall clocks, and the moments at which it can be made to crash."""
+"""One instance of one service on its host: the runtime's own Process on a simulated reactor.
+
+Here is what it is given in the place of threads, clocks and a store, and the filters that publish its moments and hold
+each call to what was asked.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,6 @@ class Instance(Process):
     def __init__(self, config: Config, placement: Placement, reactor: Reactor, world: Any, folder: Path) -> None:
         host = reactor.host
         self._world = world
-        self._simulated = reactor
         self.failure: BaseException | None = None
         super().__init__(
             config,
@@ -63,24 +65,24 @@ class Instance(Process):
 
     def _failed(self, failure: Any) -> None:
         if failure.check(Unavailable):  # its database is down: no failure of its own
-            self._world.could_not_start(self._simulated)
+            self._world.could_not_start(self.reactor)
         elif self.running or not failure.check(CancelledError):  # else it was to stop before it was ready
             self.failure = failure.value
-            self._world.failed(self._simulated.host, failure)
+            self._world.failed(self.reactor.host, failure)
 
     def _server_stack(self, name: str, done: Any = None, **options: Any) -> Sequence[Any]:
         return super()._server_stack(name, done or _unforeseen, **options)
 
     def _innermost(self, service: Service) -> Handler:
-        return compose([AtMoments(self._simulated, self._world)], super()._innermost(service))
+        return compose([AtMoments(self.reactor, self._world)], super()._innermost(service))
 
     def _connection(self, caller: str, callee: str, contract: type[Contract]) -> Handler:
-        told = Told(self._simulated, self._world, callee)
+        told = Told(self.reactor, self._world, callee)
         if self._world.wire == "direct":
             connection: Handler = Resolve(
                 callee,
                 lambda: self.placement.places[callee].urls,
-                lambda address: Direct(self._world, self._simulated, caller, address, callee),
+                lambda address: Direct(self._world, self.reactor, caller, address, callee),
             )
         else:
             connection = super()._connection(caller, callee, contract)

@@ -16,7 +16,6 @@ from twisted.internet.defer import Deferred
 from .hosts import Host, Reactor
 
 ANY = "any moment"
-FRAME = ("before:frame", "after:frame")
 
 
 class Stopped(BaseException):

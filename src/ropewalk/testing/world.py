@@ -291,7 +291,7 @@ class World(Driven):
         return host
 
     def database_host(self, service: str) -> DatabaseHost:
-        """Raises KeyError's like for a service that keeps no data."""
+        """The host that serves the database of `service`; raises ConfigurationError for one that keeps no data."""
         if service not in self._databases:
             raise ConfigurationError(
                 f"{service} has no database; these have: {', '.join(sorted(self._databases)) or 'none'}."
