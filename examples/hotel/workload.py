@@ -97,7 +97,7 @@ SETTINGS = {
 }
 
 
-def act(every: float) -> Callable[[Callable[[Any, Random], Awaitable[None]]], Any]:
+def act(every: float, trouble: bool = False) -> Callable[[Callable[[Any, Random], Awaitable[None]]], Any]:
     """A workload of these checks and settings, in which a refusal that nobody foresaw is a bug found."""
 
     def made(play: Callable[[Any, Random], Awaitable[None]]) -> Any:
@@ -114,7 +114,7 @@ def act(every: float) -> Callable[[Callable[[Any, Random], Awaitable[None]]], An
                 _allow(error)
                 raise
 
-        return workload(every=every, always=ALWAYS, eventually=EVENTUALLY, settings=SETTINGS)(judged)
+        return workload(every=every, always=ALWAYS, eventually=EVENTUALLY, settings=SETTINGS, trouble=trouble)(judged)
 
     return made
 
@@ -248,7 +248,7 @@ async def desk(world: Any, random: Random) -> None:
     assert await world.client(Reservations).sweep() >= 0
 
 
-@act(every=40.0)
+@act(every=40.0, trouble=True)
 async def provider(world: Any, random: Random) -> None:
     """The provider of payments fails as providers do, and works again later."""
     await _switch(world, random.choice(("losing-replies", "losing-replies", "slow", "down")), ASKS)

@@ -17,6 +17,7 @@ from .store import TAKES
 from .values import Fault
 
 EVERY = (3.0, 8.0, 20.0)  # seconds between the beginnings of two faults, on average: one of these for a whole seed
+JUMPS = (14.0, 14.0, 3600.0)  # seconds a clock jumps at most: mostly within what tokens allow for
 LONGEST = (2.0, 10.0, 40.0)  # seconds one of them lasts: likewise
 
 
@@ -118,8 +119,24 @@ def _pause(random: Random, services: Any, hosts: Any, at: float, end: float) -> 
     return [Fault(at, "pause", target), Fault(end, "resume", target)]
 
 
+def _stop(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    target = _instance(random, hosts)
+    return [Fault(at, "stop", target), Fault(end, "restart", target)]
+
+
+def _hesitate(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    target = _instance(random, hosts)
+    seconds = round(random.choice((0.02, 0.2, 2.0)) * random.uniform(0.5, 2.0), 3)
+    return [Fault(at, "hesitate", target, seconds), Fault(end, "hesitate", target, 0.0)]
+
+
+def _coincide(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    target = _instance(random, hosts)
+    return [Fault(at, "coincide", target, 1.0), Fault(end, "coincide", target, 0.0)]
+
+
 def _jump(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target, seconds = _instance(random, hosts), round(random.uniform(-14.0, 14.0), 1)
+    target, seconds = _instance(random, hosts), round(random.uniform(-1.0, 1.0) * random.choice(JUMPS), 1)
     return [Fault(at, "jump", target, seconds), Fault(end, "jump", target, -seconds)]
 
 
@@ -143,6 +160,9 @@ KINDS: dict[str, Drawing] = {
     "slow disk": _disk,
     "lossy link": _lossy,
     "pause": _pause,
+    "stop": _stop,
+    "hesitation": _hesitate,
+    "coincidence": _coincide,
     "jump": _jump,
     "drift": _drift,
 }
@@ -161,6 +181,9 @@ DOING: dict[str, Callable[[Any, list[str], float], object]] = {
     "lossy": lambda world, targets, value: world.link(*targets, loss=value),
     "pause": lambda world, targets, value: world.pause(targets[0]),
     "resume": lambda world, targets, value: world.resume(targets[0]),
+    "stop": lambda world, targets, value: world.stop(targets[0]),
+    "hesitate": lambda world, targets, value: world.hesitate(targets[0], value),
+    "coincide": lambda world, targets, value: world.coincide(targets[0], bool(value)),
     "jump": lambda world, targets, value: world.jump(targets[0], value),
     "drift": lambda world, targets, value: world.drift(targets[0], value),
 }

@@ -60,6 +60,8 @@ class Host:
         self._since = 0.0, round(self.random.uniform(1e3, 1e6), 3)  # (virtual seconds, this clock's) at the last change
         self._on = self._since[1]
         self.offset = 0.0  # seconds the wall clock is ahead of the world's
+        self.hesitates = 0.0  # seconds, on average, that its coroutines wait at some of their moments
+        self.coincides = False  # whether some of what it is sent comes at the very moment of one of its timers
         network.hosts[self.address] = self
 
     def seconds(self) -> float:

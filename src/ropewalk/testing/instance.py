@@ -15,10 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
+import msgspec
 from msgspec import Struct
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 
+from ..codec.problem import to_problem
 from ..discovery.resolve import Resolve
 from ..errors import RopewalkError, Unavailable
 from ..handler import Handler, compose
@@ -71,7 +73,15 @@ class Instance(Process):
             self._world.failed(self.reactor.host, failure)
 
     def _server_stack(self, name: str, done: Any = None, **options: Any) -> Sequence[Any]:
-        return super()._server_stack(name, done or _unforeseen, **options)
+        return super()._server_stack(name, done or self._answered, **options)
+
+    def _answered(self, request: Request, status: int, outcome: str, seconds: float, error: Any) -> None:
+        made = asked_by(self._world, request)
+        if made is not None:
+            made.error = error
+        # The rest is said by `Told`, and costs less.
+        if isinstance(error, Exception) and not isinstance(error, RopewalkError):
+            request_line(request, status, outcome, seconds, error)
 
     def _innermost(self, service: Service) -> Handler:
         return compose([AtMoments(self.reactor, self._world)], super()._innermost(service))
@@ -96,22 +106,31 @@ class Instance(Process):
         return self._servers[service]
 
 
-def _unforeseen(request: Request, status: int, outcome: str, seconds: float, error: BaseException | None) -> None:
-    """Log a request that failed as nobody foresaw; the rest is said by `Told`, and costs less."""
-    if isinstance(error, Exception) and not isinstance(error, RopewalkError):
-        request_line(request, status, outcome, seconds, error)
-
-
+INSTANT = 0.001  # seconds: by so much a deadline that was sent in milliseconds may be off
 GRACE = 1.0  # seconds after its deadline within which a call has ended
 
 
-class UnderWay(Struct, frozen=True):
+class UnderWay(Struct):
     """A call that was made and has not ended."""
 
     host: str
     service: str  # that calls
     began: float  # virtual seconds
     request: Request
+    ran: bool = False  # whether the operation's own code has begun
+    error: BaseException | None = None  # that the callee answered with
+
+
+def key_of(span: str, request: Request) -> tuple[str, int]:
+    """What tells one try of one call from all others: the caller's span, and which try it is."""
+    return span, request.context.attempt
+
+
+def asked_by(world: Any, request: Request) -> UnderWay | None:
+    """The call that a request, as it came, was made by; None when nobody waits for it, or it is no client's."""
+    trace = request.context.trace
+    made: UnderWay | None = world.calls.get(key_of(trace.parent_id, request)) if trace is not None else None
+    return made
 
 
 class AtMoments:
@@ -125,21 +144,34 @@ class AtMoments:
         name = cast(Operation, request.operation).name
         self._compare(request)
         await self._world.moments.reach(self._reactor, f"before:{name}")
-        with _in_time(self._world, self._reactor.host, request):
-            response = await handler(request)
+        try:
+            with _in_time(self._world, self._reactor.host, request):
+                response = await handler(request)
+        except asyncio.CancelledError:
+            self._was_due(request)
+            raise
         await self._world.moments.reach(self._reactor, f"after:{name}")
         return response
 
     def _compare(self, request: Request) -> None:
-        trace = request.context.trace
-        made: UnderWay | None = self._world.calls.get(trace.parent_id) if trace is not None else None
+        made = asked_by(self._world, request)
         if made is None:
-            return  # nobody waits for it any more, or it is no call of a client
+            return
+        if made.ran:
+            self._world.wrong(self._reactor.host, f"{request.operation.id} was asked once and came twice")
+        made.ran = True
         theirs, ours = made.request, request
         sent = (made.service, theirs.principal.subject, theirs.principal.scopes, theirs.context.request_id)
         came = (ours.principal.service, ours.principal.subject, ours.principal.scopes, ours.context.request_id)
         if sent != came and ours.principal.service is not None:
             self._world.wrong(self._reactor.host, f"{request.operation.id} was asked by {sent} and came as by {came}")
+
+    def _was_due(self, request: Request) -> None:
+        """Cancelled is what may be, what its deadline has caught, and what is stopping; nothing else."""
+        host, deadline = self._reactor.host, request.context.deadline
+        early = deadline is None or host.seconds() < deadline - INSTANT
+        if early and not request.operation.cancellable and host.name not in self._world.stopping:
+            self._world.wrong(host, f"{request.operation.id} may not be cancelled, and was, before its deadline")
 
 
 class Told:
@@ -155,21 +187,36 @@ class Told:
         await world.moments.reach(self._reactor, f"before:{operation.name}")
         world.tell(host, "call", operation.id, self._callee)
         span = request.context.trace.span_id if request.context.trace is not None else ""
-        world.calls[span] = UnderWay(host.name, host.name.partition("/")[0], world.now, request)
+        made = UnderWay(host.name, host.name.partition("/")[0], world.now, request)
+        world.calls[key_of(span, request)] = made
         try:
             with _in_time(world, host, request):
                 response = await handler(request)
+            if made.error is not None:
+                world.wrong(host, f"{operation.id} failed with {made.error!r}, and its caller got {response!r}")
         except RopewalkError as error:
+            self._compare(made, error)
             world.tell(host, "error", f"{operation.id}: {type(error).__name__}", self._callee)
             raise
         except asyncio.CancelledError:
             world.tell(host, "error", f"{operation.id}: cancelled", self._callee)
             raise
         finally:
-            world.calls.pop(span, None)
+            world.calls.pop(key_of(span, request), None)
         world.tell(host, "answer", operation.id, self._callee)
         await world.moments.reach(self._reactor, f"after:{operation.name}")
         return response
+
+    def _compare(self, made: UnderWay, error: RopewalkError) -> None:
+        """What the caller is told is what became of it."""
+        name, theirs = made.request.operation.id, made.error
+        if error.fault == "network":
+            if error.ran == "no" and made.ran:
+                self._world.wrong(self._reactor.host, f"{name} ran, and its caller is told that it did not: {error!r}")
+        elif isinstance(theirs, RopewalkError):
+            sent, came = (msgspec.json.decode(msgspec.json.encode(to_problem(each))) for each in (theirs, error))
+            if sent != came:
+                self._world.wrong(self._reactor.host, f"{name} failed with {sent}, and its caller got {came}")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import asyncio
 import gc
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -74,7 +74,7 @@ class ReactorLeftovers:
             return []
         timers = [each for each in reactor.getDelayedCalls() if not self._is_known_timer(each)]
         sockets = [each for each in _sockets(reactor) if not self._is_known(each)]
-        named = [f"a timer of {_name(_function(each))}" for each in timers]
+        named = [f"a timer of {name_of(each.func, each.args)}" for each in timers]
         return sorted([*named, *(f"a socket: {_socket_name(each)}" for each in sockets)])
 
     def _is_known_timer(self, timer: Any) -> bool:
@@ -115,8 +115,16 @@ def _owner(timer: Any) -> Owner:
 
 
 def _function(timer: Any) -> Any:
-    """What somebody wanted to be called: without what carries its context, its arguments or asyncio's loop."""
-    function, args = timer.func, timer.args
+    return _wanted(timer.func, timer.args)
+
+
+def name_of(function: Any, args: Sequence[Any]) -> str:
+    """What somebody wanted to be called, who had a timer call `function(*args)`: "twisted.web.http.HTTPChannel.x"."""
+    return _name(_wanted(function, args))
+
+
+def _wanted(function: Any, args: Sequence[Any]) -> Any:
+    """Without what carries its context, its arguments or asyncio's loop."""
     while True:
         if args and isinstance(args[0], asyncio.Handle):
             handle: Any = args[0]

@@ -12,10 +12,12 @@ from typing import Any
 
 from msgspec import Struct
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from .hosts import Host, Reactor
 
 ANY = "any moment"
+HESITATES = 0.25  # the share of its moments at which a host that hesitates does
 
 
 class Stopped(BaseException):
@@ -69,6 +71,9 @@ class Moments:
             nothing: Deferred[None] = Deferred(_ignore)
             reactor.keep(nothing)
             await nothing
+        host = reactor.host
+        if host.hesitates and host.random.random() < HESITATES:
+            await deferLater(reactor, host.random.expovariate(1 / host.hesitates))
 
     def _dies(self, reactor: Reactor, name: str) -> bool:
         if not reactor.alive:

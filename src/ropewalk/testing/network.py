@@ -19,6 +19,9 @@ from twisted.internet.address import IPv4Address
 from .tcp import RST, Connector, End, Flow, Port
 from .timeline import Timeline
 
+COINCIDES = 0.2  # the share of what is sent to a host that coincides that does
+SOON = 10.0  # seconds that it may come later for that
+
 
 class Link(Struct, frozen=True):
     """How one host reaches another, one way."""
@@ -95,7 +98,10 @@ class Network:
         link = self.link(source, target)
         low, high = link.latency
         latency = low + (high - low) * self.random(source, target).random()
-        return self.timeline.now + latency + self.transmission(source, target, size)
+        at = self.timeline.now + latency + self.transmission(source, target, size)
+        if target.coincides and self.random(source, target).random() < COINCIDES:
+            return next((timer.at for timer in self.timeline.pending(target.reactor) if at < timer.at < at + SOON), at)
+        return at
 
     def transmission(self, source: Any, target: Any, size: int) -> float:
         """Seconds until `size` more bytes have left, those before them first."""

@@ -77,9 +77,10 @@ def run_seeds(
 
 
 class Runner:
-    """Simulates one schedule at a time, in a child process of its own: what crashes there ends no search.
+    """Simulates one schedule at a time, in child processes: what crashes there ends no search.
 
-    with Runner("system.toml", ["workloads:book"]) as runner:
+    with Runner("system.toml", ["workloads:book"], jobs=2) as runner:
+        runner.expect([schedule, other])
         runner.run(schedule).broken
     """
 
@@ -92,21 +93,44 @@ class Runner:
         simulate: Simulate | None = None,
         patience: float = PATIENCE,
     ) -> None:
-        """`jobs`: 0 simulates in this process."""
+        """`jobs`: child processes, all but one of which may be ahead; 0 simulates in this process."""
         self._work = _Work(target, tuple(workloads), simulate or _simulate, None)
-        self._child = _Child(self._work, patience) if jobs > 0 else None
+        self._free = [_Child(self._work, patience) for _ in range(jobs)]
+        self._busy: list[tuple[Schedule, _Child]] = []  # the one that was given its schedule first comes first
+        self._inline = jobs <= 0
+
+    def expect(self, schedules: Iterable[Schedule]) -> None:
+        """Begin with these, as far as children are free: one of them is probably what is run next."""
+        for schedule in schedules:
+            if not self._free:
+                return
+            if all(schedule != begun for begun, _ in self._busy):
+                self._begin(schedule)
 
     def run(self, schedule: Schedule) -> Outcome:
         """The outcome of `schedule`; errors as of `run_seeds`."""
-        if self._child is None:
+        if self._inline:
             return self._work.outcome(schedule)
-        self._child.give(0, schedule)
-        return self._child.take()
+        if all(schedule != begun for begun, _ in self._busy):
+            if not self._free:
+                self._end(0)  # nobody asked for it after all
+            self._begin(schedule)
+        return self._end(next(place for place, (begun, _) in enumerate(self._busy) if begun == schedule))
 
     def close(self) -> None:
-        """End the child. Closing twice does nothing."""
-        if self._child is not None:
-            self._child.close()
+        """End the children. Closing twice does nothing."""
+        for child in [*self._free, *(child for _, child in self._busy)]:
+            child.close()
+
+    def _begin(self, schedule: Schedule) -> None:
+        child = self._free.pop()
+        child.give(0, schedule)
+        self._busy.append((schedule, child))
+
+    def _end(self, place: int) -> Outcome:
+        _, child = self._busy.pop(place)
+        self._free.append(child)
+        return child.take()
 
     def __enter__(self) -> Runner:
         return self

@@ -13,7 +13,7 @@ Delta debugging over the acts and faults of a schedule. It knows nothing of Worl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from math import ceil, floor
 from typing import TypeVar
 
@@ -24,6 +24,7 @@ from .values import Act, Fault, Schedule
 Entry = Act | Fault
 Progress = Callable[[int, Schedule], object]
 
+AHEAD = 16  # schedules that may be begun before it is known that they are needed
 BUDGET = 200  # simulations: at a few hundred virtual minutes a second, a minute or so of waiting
 
 # What undoes what. A crash without its restart is another story, so the two go together first.
@@ -35,6 +36,9 @@ _ENDS = {
     "partition-one-way": "heal",
     "hold": "release",
     "pause": "resume",
+    "stop": "restart",
+    "hesitate": "hesitate",
+    "coincide": "coincide",
     "slow": "slow",
     "slow-disk": "slow-disk",
     "lossy": "lossy",
@@ -46,14 +50,24 @@ T = TypeVar("T")
 
 
 def shrink(
-    schedule: Schedule, fails: Callable[[Schedule], bool], *, budget: int = BUDGET, progress: Progress | None = None
+    schedule: Schedule,
+    fails: Callable[[Schedule], bool],
+    *,
+    ended: float | None = None,
+    budget: int = BUDGET,
+    progress: Progress | None = None,
+    ahead: Callable[[Sequence[Schedule]], object] | None = None,
 ) -> Schedule:
     """The smallest schedule found for which `fails` is still true; `schedule` itself is taken to fail.
 
     `fails(schedule)` simulates it; it is called `budget` times at most, and never twice with equal schedules.
-    `progress(calls, smallest)` is called after each. Acts and faults keep their order, and times only become earlier.
+    `ended`: when it failed, in virtual seconds. `progress(calls, smallest)` is called after each. `ahead(schedules)` is
+    told what is asked next unless something fails: whoever has processors to spare begins with it. Acts and faults keep
+    their order, and times only become earlier.
     """
-    search = _Search(schedule, fails, budget, progress)
+    search = _Search(schedule, fails, budget, progress, ahead)
+    if ended is not None:
+        search.accepts(_until(schedule, ended))
     _drop(search)
     _shorten(search)
     _simplify_times(search)
@@ -65,14 +79,26 @@ class _Search:
     """The smallest failing schedule so far, and what may still be tried."""
 
     def __init__(
-        self, schedule: Schedule, fails: Callable[[Schedule], bool], budget: int, progress: Progress | None
+        self,
+        schedule: Schedule,
+        fails: Callable[[Schedule], bool],
+        budget: int,
+        progress: Progress | None,
+        ahead: Callable[[Sequence[Schedule]], object] | None,
     ) -> None:
         self.smallest = schedule
         self._fails = fails
         self._budget = budget
         self._progress = progress
+        self._ahead = ahead
         self._calls = 0
         self._seen = {schedule}
+
+    def expects(self, candidates: Iterable[Schedule]) -> None:
+        """These are tried next, in this order, as long as none is accepted."""
+        if self._ahead is not None:
+            left = self._budget - self._calls
+            self._ahead(list(islice((each for each in candidates if each not in self._seen), min(left, AHEAD))))
 
     def accepts(self, candidate: Schedule) -> bool:
         """Whether `candidate` fails as well; it is the smallest then. What cannot be tried any more does not."""
@@ -99,11 +125,11 @@ def _drop(search: _Search) -> None:
     for nothing in (replace(search.smallest, acts=(), faults=()), replace(search.smallest, faults=())):
         if search.accepts(nothing):
             break
-    _minimise(_pairs(search.entries), lambda pairs: search.accepts(_with(search.smallest, chain(*pairs))))
-    _minimise(search.entries, lambda entries: search.accepts(_with(search.smallest, entries)))
+    _minimise(search, _pairs(search.entries), lambda pairs: _with(search.smallest, chain(*pairs)))
+    _minimise(search, search.entries, lambda entries: _with(search.smallest, entries))
 
 
-def _minimise(items: Sequence[T], fails: Callable[[list[T]], bool]) -> None:
+def _minimise(search: _Search, items: Sequence[T], made: Callable[[list[T]], Schedule]) -> None:
     """Remove chunks of `items`, half of them first and single ones last, until none can go.
 
     Only complements are tried: that a chunk alone fails is found by removing the others, at half the calls.
@@ -114,8 +140,9 @@ def _minimise(items: Sequence[T], fails: Callable[[list[T]], bool]) -> None:
         removed = False
         start = 0
         while start < len(kept):
+            search.expects(made(kept[:at] + kept[at + size :]) for at in range(start, len(kept), size))
             without = kept[:start] + kept[start + size :]
-            if fails(without):
+            if search.accepts(made(without)):
                 kept, removed = without, True
             else:
                 start += size
@@ -208,6 +235,13 @@ def _floor(at: float, unit: float) -> float:
 
 
 # -- both kinds as one sequence
+
+
+def _until(schedule: Schedule, end: float) -> Schedule:
+    """Without what comes later; a schedule that looks for what never ends, or comes true, keeps its length."""
+    seconds = min(schedule.seconds, float(ceil(end))) if schedule.mode == "safety" else schedule.seconds
+    kept = _with(schedule, [entry for entry in _entries(schedule) if entry.at <= end])
+    return replace(kept, seconds=seconds)
 
 
 def _entries(schedule: Schedule) -> list[Entry]:

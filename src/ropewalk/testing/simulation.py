@@ -1,7 +1,8 @@
 """One seed: what is to happen is drawn, played, and judged. As a program it plays one schedule for another process.
 
 A simulation breaks when an invariant does, when an act fails otherwise than by an error of a sibling, when something
-fails that nobody catches, and, in liveness mode, when something has not ended or come true long after the last fault.
+fails that nobody catches, when what was asked to stop does not, and, in liveness mode, when something has not ended or
+come true long after the last fault. In fair mode there are no faults, and then no act may be refused.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from .values import Act, Event, Fault, Outcome, Schedule
 from .workloads import Check, Workload, all_of, find
 from .world import World
 
+MODES = ("safety", "liveness", "fair")
 SLOWEST = 60.0  # seconds within which, without faults, every call and every act has ended
 SWEEPS = (250, 20_000)  # turns between two collections of garbage: often, and hardly ever
+SILENT = 90.0  # seconds after which a connection that nobody uses was closed by either side
 OPEN = 48  # connections from one host to another: a pool that keeps its own stays far below
 
 
@@ -42,9 +45,11 @@ def expand(target: str, workloads: Sequence[str]) -> tuple[str, ...]:
 
 
 def plan(target: str, workloads: Sequence[str], seed: int, seconds: float, mode: str = "safety") -> Schedule:
-    """What is to happen: acts and faults, all drawn from `seed`. `mode`: "safety" or "liveness"."""
+    """What is to happen: acts and faults, all drawn from `seed`. `mode`: one of `MODES`."""
     from ..runtime.config import load
 
+    if mode not in MODES:
+        raise ValueError(f"mode: expected one of {', '.join(MODES)}; got {mode!r}.")
     config = load(target, {})
     random = Random(f"{seed}/plan")
     hosts: list[str] = []
@@ -53,9 +58,10 @@ def plan(target: str, workloads: Sequence[str], seed: int, seconds: float, mode:
         cls = config.service_class(name)
         if keeps_data(cls):
             hosts.append(f"{name}/database")
-    acts = [act for name in workloads for act in _acts(find(name), Random(f"{seed}/acts/{name}"), seconds)]
+    played = [each for each in map(find, workloads) if mode != "fair" or not each.trouble]
+    acts = [act for each in played for act in _acts(each, Random(f"{seed}/acts/{each.name}"), seconds)]
     end = seconds * 2 / 3 if mode == "liveness" else seconds
-    faults = draw(random, config.services, hosts, 0.0, end)
+    faults = draw(random, config.services, hosts, 0.0, end) if mode != "fair" else ()
     return Schedule(seed, seconds, tuple(sorted(acts, key=lambda act: act.at)), faults, mode)
 
 
@@ -119,14 +125,15 @@ class _Simulation:
         broken = ""
         for check in dict.fromkeys(check for each in self._workloads.values() for check in each.always):
             world.invariant(check)
-        world.buggify(Random(f"{schedule.seed}/buggify"))
+        if schedule.mode != "fair":
+            world.buggify(Random(f"{schedule.seed}/buggify"))
         for act in schedule.acts:
             world.at(act.at, self._begin, act)
         for fault in schedule.faults:
             world.at(fault.at, self._fault, fault)
         try:
             self._until(schedule.seconds)
-            if schedule.mode == "liveness":
+            if schedule.mode != "safety":
                 self._settle()
         except AssertionError as error:
             broken = f"At {world.now:.3f} s: {error}"
@@ -157,6 +164,9 @@ class _Simulation:
         for (client, server), count in sorted(world.open_connections().items()):
             if count > OPEN:
                 raise AssertionError(f"{client} keeps {count} connections to {server} open; expected {OPEN} at most.")
+        stuck = world.stopping_longer_than(SLOWEST)
+        if stuck:
+            raise AssertionError(f"Within {SLOWEST:g} s this has not stopped: {stuck[0]}.")
 
     def _settle(self) -> None:
         """All faults have ended: whatever was begun must end, and what must come true does."""
@@ -173,6 +183,10 @@ class _Simulation:
         end = world.now + patience
         for check in dict.fromkeys(check for each in self._workloads.values() for check in each.eventually):
             self._comes_true(check, end, patience)
+        self._until(world.now + SILENT - SLOWEST)
+        silent = world.silent_for(SILENT)
+        if silent:
+            raise AssertionError(f"A connection that nobody uses is open: {silent[0]}.")
 
     def _comes_true(self, check: Check, end: float, patience: float) -> None:
         while True:
@@ -203,7 +217,7 @@ class _Simulation:
             world.log.tell(Event(world.now, OUTSIDE, "done", name))
             return
         world.log.tell(Event(world.now, OUTSIDE, "failed", f"{name}: {described(result)}"))
-        if result.check(RopewalkError):
+        if result.check(RopewalkError) and self._schedule.mode != "fair":
             self._acts["refused"] += 1
         else:
             self._acts["broken"] += 1

@@ -127,6 +127,7 @@ class End:
         self._said_all = False  # a FIN is on its way, or was
         self.connector: Connector | None = None
         self.gone = False  # with its process: whatever still refers to it does nothing any more
+        self.moved = network.timeline.now  # when a byte of it was last written here, or read
         self._inbox: deque[bytearray | str] = deque()
         self._reading = True
         self._producer: Any = None
@@ -146,6 +147,7 @@ class End:
             raise TypeError(f"Data must be bytes, got {type(data).__name__}.")
         if not self.connected or self.gone or self._said_all or not data:
             return
+        self.moved = self._network.timeline.now
         self.flow.write(bytes(data))
         if self._streaming and not self._asked_to_pause and self.flow.on_the_way > WINDOW:
             self._asked_to_pause = True
@@ -280,6 +282,7 @@ class End:
                 self._ended()
                 return
             assert isinstance(first, bytearray)
+            self.moved = self._network.timeline.now
             self.reactor.received(self.protocol, bytes(first), self)
             self.peer.consumed(len(first))
 

@@ -32,6 +32,7 @@ class Workload(Struct, frozen=True):
     eventually: tuple[Check, ...] = ()  # check(world) that must hold some time after the faults have ended
     settle: float = 180.0  # seconds of quiet within which that must be
     settings: Mapping[str, Mapping[str, Any]] = {}  # by service, over the file's
+    trouble: bool = False  # what others meet while it acts may be an error: it has no place in fair weather
 
     async def __call__(self, world: Any, random: Random) -> object:
         """One act: `play(world, random)`, or `play(world)`; it may also drive the world itself, as a test does."""
@@ -47,6 +48,7 @@ def workload(
     eventually: Sequence[Check] = (),
     settle: float = 180.0,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
+    trouble: bool = False,
 ) -> Callable[[Play], Workload]:
     """Make a workload of `async def act(world, random)`; the arguments as in `Workload`."""
     if every <= 0:
@@ -54,7 +56,7 @@ def workload(
 
     def made(play: Play) -> Workload:
         name = str(getattr(play, "__name__", "act"))
-        return Workload(name, play, every, tuple(always), tuple(eventually), settle, settings or {})
+        return Workload(name, play, every, tuple(always), tuple(eventually), settle, settings or {}, trouble)
 
     return made
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from twisted.python.failure import Failure
+
 from ..errors import ConfigurationError
 from ..message import Principal
 from ..service import Contract, Service
@@ -24,6 +26,7 @@ from .configured import configured, is_instance, keeps_data, packages_of, placem
 from .driving import SWEEP, Driven
 from .hosts import OUTSIDE, Host, Reactor
 from .instance import Instance, SimulatedClient, UnderWay
+from .leftovers import name_of
 from .moments import Moments
 from .scripted import Script
 from .store import TAKES, DatabaseHost, LookingDatabase
@@ -59,7 +62,9 @@ class World(Driven):
         self.wire = wire
         self.processes: dict[str, Instance] = {}
         self.crashes: Counter[str] = Counter()
-        self.calls: dict[str, UnderWay] = {}  # by the caller's span
+        self.stopping: dict[str, float] = {}  # host -> since when
+        self._again: set[str] = set()  # of those that are stopping: to be started then
+        self.calls: dict[tuple[str, int], UnderWay] = {}  # by the caller's span, and which try it is
         self.direct: dict[Any, Any] = {}  # calls under way that are made without bytes
         self._scripts = {contract: Script(contract) for contract in scripted}
         played = [script.service_class() for script in self._scripts.values()]
@@ -160,11 +165,23 @@ class World(Driven):
             if host.up:
                 self._kill(host, power=power)
 
+    def stop(self, name: str) -> None:
+        """Ask what `name` names to stop, as SIGTERM does: it drains, and is down when nothing of it is left."""
+        for host in self._named(name):
+            if host.name == OUTSIDE or host.name.endswith("/database"):
+                raise ValueError(f"{host.name} cannot be asked to stop; the instances of a service can.")
+            if host.up and host.name not in self.stopping:
+                self._fault(f"stop {host.name}")
+                self.stopping[host.name] = self.now
+                self.timeline.call_at(self.now, host.reactor, self._stop, (host, host.reactor))
+
     def restart(self, name: str | None = None) -> None:
-        """Start what is down of what `name` names, by default of everything."""
+        """Start what is down of what `name` names, by default of everything; what is stopping, when it has stopped."""
         hosts = self._named(name) if name is not None else list(self.hosts.values())
         self.moments.disarm(hosts)
         for host in hosts:
+            if host.name in self.stopping:
+                self._again.add(host.name)
             if host.up or host.name == OUTSIDE:
                 continue
             self._fault(f"restart {host.name}")
@@ -188,6 +205,18 @@ class World(Driven):
             if host.paused:
                 self._fault(f"resume {host.name}")
                 host.go_on()
+
+    def hesitate(self, name: str, seconds: float) -> None:
+        """Their coroutines wait at some of their moments, for `seconds` on average; 0: no longer."""
+        for host in self._named(name):
+            self._fault(f"{host.name} hesitates for {seconds:g} s")
+            host.hesitates = seconds
+
+    def coincide(self, name: str, coincides: bool = True) -> None:
+        """Some of what they are sent comes at the very moment of one of their timers: a reply at its deadline."""
+        for host in self._named(name):
+            self._fault(f"coincidences at {host.name}{'' if coincides else ' end'}")
+            host.coincides = coincides
 
     def jump(self, name: str, seconds: float) -> None:
         """Their wall clocks jump ahead, or back; what is monotonic stays so."""
@@ -225,7 +254,8 @@ class World(Driven):
             server.takes = TAKES
         self.resume()
         for host in self.hosts.values():
-            host.offset = 0.0
+            host.offset = host.hesitates = 0.0
+            host.coincides = False
             host.drift(1.0)
         self.restart()
 
@@ -241,6 +271,22 @@ class World(Driven):
             if end.connector is not None:
                 open_[end.reactor.host.name, end.peer.reactor.host.name] += 1
         return dict(open_)
+
+    def silent_for(self, seconds: float) -> list[str]:
+        """Connections over which nothing has gone for so long, for people."""
+        return [
+            f"from {end.reactor.host.name} to {end.peer.reactor.host.name}, silent for {self.now - end.moved:.0f} s"
+            for end in self.network.connections
+            if end.connector is not None and self.now - end.moved > seconds
+        ]
+
+    def stopping_longer_than(self, seconds: float) -> list[str]:
+        """What was asked to stop so long ago, and could."""
+        return [
+            f"{name}, asked to at {began:.3f} s"
+            for name, began in self.stopping.items()
+            if not self.hosts[name].paused and self.now - max(began, self.hosts[name].resumed) > seconds
+        ]
 
     def calls_older_than(self, seconds: float) -> list[str]:
         """Calls under way for so long, for people."""
@@ -339,6 +385,24 @@ class World(Driven):
         self.processes[host.name] = process
         process.startService()
 
+    def _stop(self, host: Host, reactor: Reactor) -> None:
+        process = self.processes.get(host.name)
+        if process is None or process.reactor is not reactor:  # it was not even begun
+            self._stopped(None, host, reactor)
+            return
+        process.stopService().addBoth(lambda result: self.at(self.now, self._stopped, result, host, reactor))
+
+    def _stopped(self, result: Any, host: Host, reactor: Reactor) -> None:
+        if not reactor.alive:
+            return
+        if isinstance(result, Failure):
+            self.failed(host, result)
+        left = Counter(name_of(timer.function, timer.args) for timer in self.timeline.pending(reactor))
+        for what, number in sorted(left.items()):
+            self.wrong(host, f"it has stopped and left {number} of {what} to come")
+        self.log.tell(Event(self.timeline.now, host.name, "stopped", f"stop of {host.name}"))
+        self._down(host)
+
     def could_not_start(self, reactor: Reactor) -> None:
         """A process has ended before it served, as its supervisor sees it: it is started again."""
         host = reactor.host
@@ -351,7 +415,10 @@ class World(Driven):
         self.log.tell(
             Event(self.timeline.now, host.name, "crashed", f"{'power failure of' if power else 'crash'} {host.name}")
         )
-        self.calls = {span: call for span, call in self.calls.items() if call.host != host.name}
+        self._down(host, power=power)
+
+    def _down(self, host: Host, *, power: bool = False) -> None:
+        self.calls = {key: call for key, call in self.calls.items() if call.host != host.name}
         host.past.append(host.reactor)
         host.die(power=power)
         if host.name.endswith("/database"):
@@ -360,6 +427,10 @@ class World(Driven):
             if reactor is host.past[-1]:
                 del self.direct[answer]
                 self.network.send(host, client, broken_off)
+        self.stopping.pop(host.name, None)
+        if host.name in self._again:
+            self._again.remove(host.name)
+            self.restart(host.name)
 
     def _kill_at(self, host: Host, moment: str, power: bool) -> None:
         self.tell(host, "fault", f"crash {host.name} {moment}")
