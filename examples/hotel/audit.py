@@ -36,7 +36,7 @@ HOLDING = frozenset({"held", "pending", "confirmed"})  # states in which a reser
 # What the charge under a reservation's id may be, by the reservation's state; "" is none at all.
 PAYMENT: Mapping[str, tuple[str, ...]] = {
     "held": ("", "captured"),  # by whoever holds it and confirms it then
-    "released": ("",),
+    "released": ("", "captured", "voided"),  # likewise
     "expired": ("", "captured", "voided"),  # charged too late: whoever did that gives it back
     "pending": ("", "captured", "declined"),  # charged, and not confirmed yet
     "confirmed": ("captured",),
@@ -53,6 +53,7 @@ LEADS: Mapping[str, tuple[str, ...]] = {  # a state -> what may become of it
 }
 MAILED = {"Booked": ("confirmed", "cancelled"), "Cancelled": ("cancelled",)}  # a mail -> the states in which it is true
 KEPT = 100  # mails that an address keeps
+TOLERATED = 28.0  # seconds that two clocks may differ: less than the leeway of what services say of themselves
 
 
 class Booked(Struct, frozen=True):
@@ -399,17 +400,14 @@ def nothing_undone(world: Any) -> None:
         _none(gone_wrong(look.before, look.books, world.wall(world.hosts["outside"]), wrong_by(world)))
 
 
-def clocks_go_right(world: Any) -> bool:
-    """Whether no clock has gone wrong so far."""
-    return not (world.points["jump"] or world.points["drift"])
+def clocks_agree(world: Any, since: float = 0.0) -> bool:
+    """Whether no two clocks differed, after `since`, by what what is signed and dated does not allow for."""
+    return 2 * float(world.strayed(since)) < TOLERATED
 
 
 def wrong_by(world: Any) -> float:
-    """Seconds by which two clocks of a world may differ: what is told to the second, or what faults do to clocks.
-
-    A jump is 30 s at most and two may come together; of a hold of half a minute that leaves nothing to promise.
-    """
-    return 2.0 if clocks_go_right(world) else 180.0
+    """Seconds by which two clocks of a world may differ: what is told to the second, and what faults do to clocks."""
+    return 2.0 + 2 * float(world.strayed())
 
 
 def refunds_right(world: Any) -> None:

@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
-from audit import clocks_go_right
+from audit import clocks_agree
 from msgspec import Struct
 
 from ropewalk import Unavailable
@@ -102,7 +102,10 @@ class Browser:
 
     async def send(self, form: Form, **typed: str) -> Page:
         """What comes when the form is sent, once: any status. Raises Unavailable when nothing does."""
-        return await self._follow("POST", form.action, urlencode({**form.fields, **typed}).encode())
+        page = await self._follow("POST", form.action, urlencode({**form.fields, **typed}).encode())
+        if page.status == 403 and not clocks_agree(self._world):  # the form is of a session that a wrong clock dated
+            raise self.lost()
+        return page
 
     async def press(self, form: Form, **typed: str) -> Page:
         """As `send`, again and again while the hotel does not answer: for what may be sent twice."""
@@ -122,7 +125,7 @@ class Browser:
 
     def lost(self) -> Unavailable:
         """What to raise when the hotel has forgotten who this is; raises AssertionError when no clock explains it."""
-        assert not clocks_go_right(self._world), f"{self._tag} has signed in, and is asked to do so again"
+        assert not clocks_agree(self._world), f"{self._tag} has signed in, and is asked to do so again"
         self.signed_in = False
         return Unavailable("A session, or what one service said to another, was written by a clock that goes wrong.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
@@ -89,12 +90,32 @@ def test_each_seed_is_planned_and_simulated_once(run):
     assert [10, 11, 12, 13] == [schedule.seed for schedule in world.simulated]
 
 
-def test_one_mode_is_for_all_seeds(run):
+def test_every_eighth_seed_is_fair_and_the_others_are_of_the_two_modes_by_turns(run):
+    by_default, all_of_them = FakeWorld(), FakeWorld()
+
+    run(by_default, "--seeds", "10", "--first-seed", "6")
+    run(all_of_them, "--seeds", "10", "--first-seed", "6", "--mode", "all")
+
+    modes = {seed: mode for seed, _, mode in by_default.planned}
+    assert {7: "fair", 15: "fair"} == {seed: mode for seed, mode in modes.items() if mode == "fair"}
+    assert {6, 8, 10, 12, 14} == {seed for seed, mode in modes.items() if mode == "safety"}
+    assert {9, 11, 13} == {seed for seed, mode in modes.items() if mode == "liveness"}
+    assert by_default.planned == all_of_them.planned
+
+
+@pytest.mark.parametrize("mode", ["safety", "liveness", "fair"])
+def test_one_mode_is_for_all_seeds(run, mode):
     world = FakeWorld()
 
-    run(world, "--seeds", "2", "--mode", "liveness")
+    run(world, "--seeds", "2", "--first-seed", "6", "--mode", mode)
 
-    assert ["liveness", "liveness"] == [mode for _, _, mode in world.planned]
+    assert [mode, mode] == [each for _, _, each in world.planned]
+
+
+def test_a_mode_that_is_none_is_refused_with_those_there_are(run):
+    refused = run(FakeWorld(), "--mode", "foul", status=2).output
+
+    assert "'foul' is not one of 'safety', 'liveness', 'fair', 'all'" in refused
 
 
 def test_the_search_stops_at_the_first_failure_unless_told_otherwise(run):
@@ -187,6 +208,18 @@ def test_shrinking_stays_with_the_failure_that_was_found(run):
 
     ((_, schedule),) = exhume(GRAVEYARD)
     assert 3 == len(schedule.acts)
+
+
+def test_shrinking_begins_with_leaving_out_what_came_after_the_failure(run):
+    world = FakeWorld(0)
+    simulate = world.simulate
+    world.simulate = lambda *given: msgspec.structs.replace(simulate(*given), seconds=30.5)
+
+    run(world, "--seeds", "1", "--minutes", "1", status=1)
+
+    found, first, *_ = world.simulated
+    assert (60.0, [0, 1, 2, 3, 4]) == (found.seconds, [act.number for act in found.acts])
+    assert (31.0, [0, 1, 2, 3]) == (first.seconds, [act.number for act in first.acts])
 
 
 def test_a_seed_that_is_not_reproducible_is_said_with_its_first_difference_and_not_kept(run):

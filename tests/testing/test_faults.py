@@ -24,8 +24,17 @@ ENDS = {
     "partition": "heal",
     "partition-one-way": "heal",
     "pause": "resume",
+    "stop": "restart",
 }
-TWICE = ("slow", "slow-disk", "lossy", "jump", "drift")  # whose end is the same with another value
+TWICE = (
+    "slow",
+    "slow-disk",
+    "lossy",
+    "hesitate",
+    "coincide",
+    "jump",
+    "drift",
+)  # whose end is the same with another value
 
 
 class Here(Service, name="here", version="1.0.0"):
@@ -105,6 +114,13 @@ def test_the_smallest_system_can_be_hurt_too(name):
             assert len(set(fault.target.split())) == len(fault.target.split())
 
 
+def test_most_clocks_jump_by_what_tokens_allow_for_and_some_by_far_more():
+    jumps = [abs(KINDS["jump"](Random(seed), SERVICES, HOSTS, 5.0, 9.0)[0].value) for seed in range(200)]
+    within = sum(seconds <= 14.0 for seconds in jumps)
+
+    assert (True, True) == (100 < within < 200, 1800.0 < max(jumps) <= 3600.0)
+
+
 def test_a_schedule_survives_json():
     faults = drawn(5)
 
@@ -129,6 +145,8 @@ CHANGES: dict[str, tuple[str, float, str, Any]] = {
     "crash": ("here/1", 0.0, "host", ("up", False)),
     "power": ("here/1", 0.0, "host", ("powered", False)),
     "pause": ("here/1", 0.0, "host", ("paused", True)),
+    "hesitate": ("here/1", 0.5, "host", ("hesitates", 0.5)),
+    "coincide": ("here/1", 1.0, "host", ("coincides", True)),
     "jump": ("here/1", -20.5, "host", ("offset", -20.5)),
     "partition": ("here/1 there/1", 0.0, "link", ("blocked", True)),
     "partition-one-way": ("here/1 there/1", 0.0, "link", ("blocked", True)),
@@ -151,6 +169,18 @@ def test_what_it_does_is_what_it_says_and_its_end_undoes_it(world, kind):
     do(world, Fault(1.0, ENDS.get(kind, kind), target, -value if kind == "jump" else 0.0))
 
     assert (expected, before) == (during, seen())
+
+
+def test_a_stop_takes_its_time_and_a_restart_that_comes_before_its_end_is_for_afterwards(world):
+    host = world.hosts["here/1"]
+    before = world.processes["here/1"]
+
+    do(world, Fault(0.0, "stop", "here/1"))
+    do(world, Fault(0.0, "restart", "here/1"))
+    during = host.up, world.processes["here/1"] is before
+    world.advance(5.0)
+
+    assert ((True, True), (True, False)) == (during, (host.up, world.processes["here/1"] is before))
 
 
 def test_one_way_leaves_the_other_way_open(world):

@@ -1106,6 +1106,58 @@ def test_the_kernel_of_a_paused_process_still_accepts(world):
     assert ((["made"], []), ["made"]) == (during, server.told)
 
 
+def test_a_connection_that_waits_to_be_accepted_is_reset_when_its_port_closes(world):
+    net = net_of(world)
+    client, server = Recorder(lambda it: it.transport.write(b"hello")), Recorder()
+    world.pause("idle/2")
+    net.open(client, server)
+    world.advance(1.0)
+    waiting = list(client.told)
+
+    net.ports[0].stopListening()
+    world.resume("idle/2")
+    world.advance(1.0)
+
+    assert (["made"], ["made", "lost: ConnectionLost"], []) == (waiting, client.told, server.told)
+    assert {} == world.open_connections()
+
+
+def test_some_of_what_is_sent_to_a_host_that_coincides_comes_at_the_moment_of_its_next_timer(world):
+    here, there = world.hosts["idle/1"], world.hosts["idle/2"]
+    timers = [there.reactor.callLater(seconds, list).at for seconds in (5.0, 7.0)]
+
+    def late() -> set[float]:
+        """When those of a hundred pieces come that take longer than their link does."""
+        sent, come = world.now, []
+        for _ in range(100):
+            world.network.send(here, there, lambda: come.append(world.now))
+        world.advance(20.0)
+        assert 100 == len(come)
+        return {at for at in come if at > sent + 0.001}
+
+    world.coincide("idle/2")
+    during = late()
+    there.reactor.callLater(5.0, list)
+    world.coincide("idle/2", False)
+
+    assert ({timers[0]}, set()) == (during, late())
+
+
+def test_bytes_that_come_at_the_moment_of_a_timer_stay_in_order(world):
+    pair, at = Pair(world), set()
+    pair.server._received = lambda _: at.add(world.now)
+    timers = {world.hosts["idle/2"].reactor.callLater(number, list).at for number in range(1, 40)}
+    world.coincide("idle/2")
+
+    for number in range(100):
+        pair.client.transport.write(b"%d," % number)
+        world.advance(0.3)
+    world.advance(10.0)
+
+    assert b"".join(b"%d," % number for number in range(100)) == pair.server.data
+    assert 5 < len(at & timers) < len(at)
+
+
 def test_reset_breaks_what_is_open_between_two_and_nothing_else(world):
     pair, other = Pair(world), Recorder()
     net = Net(world.hosts["outside"].reactor, world.hosts["idle/2"].reactor, world.hosts["idle/2"].address)
@@ -1127,6 +1179,25 @@ def test_open_connections_are_counted_from_who_asked_to_whom(world):
     world.advance(1.0)
 
     assert ({("idle/1", "idle/2"): 2}, {("idle/1", "idle/2"): 1}) == (before, world.open_connections())
+
+
+def test_a_connection_is_silent_since_the_last_byte_that_went_over_it_either_way(world):
+    pair = Pair(world)
+    outside = world.hosts["outside"].reactor
+    Net(outside, world.hosts["idle/2"].reactor, world.hosts["idle/2"].address).open(Recorder(), Recorder())
+    world.advance(10.0)
+    pair.server.transport.write(b"x")
+    world.advance(5.0)
+    since_heard = world.silent_for(4.0), world.silent_for(6.0)
+
+    pair.client.transport.write(b"y")
+    since_said = world.silent_for(4.0)
+    world.advance(5.0)
+    pair.client.transport.loseConnection()
+    world.advance(1.0)
+
+    assert (["from idle/1 to idle/2, silent for 5 s"], []) == since_heard
+    assert ([], []) == (since_said, world.silent_for(0.0))
 
 
 def test_bytes_of_a_connection_survive_any_weather_in_order_and_whole():

@@ -13,12 +13,15 @@ from ropewalk.testing.values import Fault, Outcome, Schedule
 
 # What the children import: a simulation that does what its seed says.
 FAKE = """
-import os, signal, time
+import os, pathlib, signal, time
 from ropewalk.errors import ConfigurationError
 from ropewalk.testing.values import Outcome
 
 def simulate(target, workloads, schedule):
     print("simulating", schedule.seed)
+    if pathlib.Path(target).is_dir():
+        with open(pathlib.Path(target, "begun"), "a") as begun:
+            begun.write(f"{schedule.seed} ")
     if schedule.seed == 13:
         os.kill(os.getpid(), signal.SIGSEGV)
     if schedule.seed == 14:
@@ -117,11 +120,66 @@ def test_a_runner_survives_what_it_runs(fake):
         assert "" == runner.run(schedule(1)).broken
 
 
+@pytest.mark.slow
+def test_what_is_expected_is_begun_with_as_far_as_children_are_free_and_once(fake, tmp_path):
+    with Runner(str(tmp_path), [], jobs=2, simulate=fake) as runner:
+        runner.expect([schedule(1), schedule(2), schedule(3)])
+        runner.expect([schedule(2), schedule(1)])
+        second = runner.run(schedule(2))
+        first = runner.run(schedule(1))
+
+    assert [schedule(2), schedule(1)] == [second.schedule, first.schedule]
+    assert ["1", "2"] == sorted((tmp_path / "begun").read_text().split())
+
+
+@pytest.mark.slow
+def test_one_child_can_be_ahead_of_another(fake, tmp_path):
+    with Runner(str(tmp_path), [], jobs=2, patience=60.0, simulate=fake) as runner:
+        runner.expect([schedule(17), schedule(1)])  # the first never ends
+
+        assert schedule(1) == runner.run(schedule(1)).schedule
+        assert schedule(2) == runner.run(schedule(2)).schedule
+
+
+@pytest.mark.slow
+def test_what_was_expected_and_is_not_asked_for_gives_way(fake, tmp_path):
+    with Runner(str(tmp_path), [], simulate=fake) as runner:
+        runner.expect([schedule(1)])
+        asked = runner.run(schedule(2))
+        again = runner.run(schedule(1))
+
+    assert [schedule(2), schedule(1)] == [asked.schedule, again.schedule]
+    assert ["1", "2", "1"] == (tmp_path / "begun").read_text().split()
+
+
+@pytest.mark.slow
+def test_a_child_that_dies_ahead_of_its_time_is_told_when_it_is_asked_for(fake):
+    with Runner("t", [], jobs=2, simulate=fake) as runner:
+        runner.expect([schedule(13), schedule(1)])
+
+        assert "" == runner.run(schedule(1)).broken
+        assert "SIGSEGV" in runner.run(schedule(13)).broken
+
+
 # -- in this process
 
 
 def test_without_jobs_it_happens_here():
     assert [outcome(schedule(1))] == list(run_seeds("t", [], [schedule(1)], 0, simulate=simulated))
+
+
+def test_without_jobs_nothing_is_begun_before_it_is_asked_for():
+    begun = []
+
+    def simulate(target, workloads, schedule):
+        begun.append(schedule.seed)
+        return outcome(schedule)
+
+    with Runner("t", [], jobs=0, simulate=simulate) as runner:
+        runner.expect([schedule(1), schedule(2)])
+        runner.run(schedule(2))
+
+    assert [2] == begun
 
 
 def test_an_error_that_is_raised_breaks_the_outcome():

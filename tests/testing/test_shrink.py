@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ropewalk.testing.shrink import shrink
 from ropewalk.testing.values import Act, Fault, Schedule
@@ -98,6 +99,72 @@ def test_a_crash_and_its_restart_go_together_before_either_goes_alone():
 
     assert () == small.faults
     assert (CRASH,) not in tried
+
+
+@pytest.mark.parametrize("kind", ["stop", "hesitate", "coincide"])
+def test_what_begins_and_what_ends_it_go_together(kind):
+    begins = Fault(12.5, kind, "payments/2", 1.0)
+    ends = Fault(22.25, "restart" if kind == "stop" else kind, "payments/2")
+
+    # What begins and does not end, or ends and never began, is another failure: this one is not seen then.
+    def fails(candidate):
+        needed = has({CRASH, RESTART, *acts(15)})(candidate)
+        return needed and (begins in candidate.faults) == (ends in candidate.faults)
+
+    assert (CRASH, RESTART) == shrink(schedule(acts(1, 15), (CRASH, begins, RESTART, ends)), fails).faults
+
+
+@pytest.mark.parametrize(("mode", "seconds"), [("safety", 18.0), ("liveness", 600.0), ("fair", 600.0)])
+def test_what_comes_after_the_failure_goes_first_and_at_once(mode, seconds):
+    large = replace(schedule(acts(*range(30)), (CRASH, RESTART)), mode=mode)
+    tried = []
+
+    shrink(large, lambda candidate: tried.append(candidate) or True, ended=17.125, budget=1)
+
+    assert [replace(large, seconds=seconds, acts=acts(*range(18)), faults=(CRASH,))] == tried
+
+
+def test_what_was_needed_after_all_though_it_comes_after_the_failure_is_kept():
+    needed = acts(3, 17)
+
+    small = shrink(schedule(acts(*range(30))), has(needed), ended=10.0)
+
+    assert needed == small.acts
+
+
+def test_what_is_told_ahead_is_what_is_asked_next_unless_something_fails():
+    large, needed = schedule(acts(*range(30)), (CRASH, RESTART)), {*acts(3, 17), RESTART}
+    expected, asked = [], []
+
+    def fails(candidate):
+        if expected:
+            asked.append((candidate, expected.pop(0)))
+        failed = has(needed)(candidate)
+        if failed:
+            expected.clear()
+        return failed
+
+    def ahead(candidates):
+        expected[:] = expected or candidates
+
+    small = shrink(large, fails, ahead=ahead)
+
+    assert [next_one for next_one, _ in asked] == [told for _, told in asked]
+    assert len(asked) > 25
+    assert shrink(large, has(needed)) == small
+
+
+def test_no_more_is_told_ahead_than_may_still_be_asked():
+    told, calls = [], []
+
+    shrink(
+        schedule(acts(*range(30))),
+        lambda candidate: calls.append(candidate) or candidate.acts == acts(*range(30)),
+        budget=20,
+        ahead=lambda candidates: told.append(len(candidates) + len(calls)),
+    )
+
+    assert (20, 20) == (len(calls), max(told))
 
 
 def test_the_time_after_what_matters_is_cut_off():

@@ -71,6 +71,20 @@ def test_in_liveness_mode_the_faults_end_after_two_thirds():
         assert all(fault.at <= 60.2 for fault in faults)
 
 
+def test_in_fair_weather_there_are_no_faults_and_nobody_makes_trouble():
+    both = ["tiny_play:sell", "tiny_play:strike"]
+    fair, foul = plan(TINY, both, 3, 60.0, "fair"), plan(TINY, both, 3, 60.0)
+
+    assert ((), True) == (fair.faults, foul.faults != ())
+    assert {"sell", "strike"} == {act.name for act in foul.acts}
+    assert tuple(act for act in foul.acts if act.name == "sell") == fair.acts
+
+
+def test_a_mode_that_is_none_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match="expected one of safety, liveness, fair; got 'foul'"):
+        plan(TINY, ["tiny_play:sell"], 3, 60.0, "foul")
+
+
 def test_faults_befall_the_hosts_there_are():
     hosts = {"shop", "stock", "shop/1", "shop/2", "stock/1", "stock/2", "stock/database", "outside"}
     faults = [fault for seed in range(20) for fault in plan(TINY, ["tiny_play:sell"], seed, 200.0).faults]
@@ -133,6 +147,60 @@ def test_what_never_comes_true_is_found_in_liveness_mode_alone():
 
     assert "" == safety.broken
     assert "10 s after the last fault: something was taken" in liveness.broken
+
+
+def test_an_act_that_is_refused_is_a_bug_in_fair_weather_alone():
+    safety, liveness, fair = (played("sell_out", mode=mode) for mode in ("safety", "liveness", "fair"))
+
+    assert [("", {"refused": 3})] * 2 == [(each.broken, each.acts) for each in (safety, liveness)]
+    assert "sell_out #0 failed: Gone: thing-" in fair.broken
+    assert {"broken": 1} == fair.acts
+
+
+def test_in_fair_weather_nothing_improbable_happens_and_everything_must_come_true():
+    right, never = played("sell", mode="fair"), played("sell_and_hope", mode="fair")
+
+    assert ("", {"done": 3}, {}) == (right.broken, right.acts, right.fired)
+    assert {"the stock is slow to answer"} <= played("sell").fired.keys()
+    assert "10 s after the last fault: something was taken" in never.broken
+
+
+def test_what_is_asked_to_stop_and_does_not_is_found():
+    stop = Fault(0.5, "stop", "stock/1")
+
+    in_time = played("sell_for_ever", stop, seconds=60.0)
+    stuck = played("sell_for_ever", stop, seconds=62.0)
+    crashed = played("sell_for_ever", stop, Fault(50.0, "crash", "stock/1"), seconds=62.0)
+
+    assert ("", "") == (in_time.broken, crashed.broken)
+    assert "Within 60 s this has not stopped: stock/1, asked to at 0.500 s." in stuck.broken
+
+
+def test_instances_that_are_replaced_one_after_the_other_break_nothing():
+    rolling = [
+        fault
+        for number, host in enumerate(["shop/1", "shop/2", "stock/1", "stock/2"])
+        for fault in (Fault(0.9 + number / 2, "stop", host), Fault(1.0 + number / 2, "restart", host))
+    ]
+
+    outcome = played("sell", *rolling, mode="liveness")
+
+    assert "" == outcome.broken
+    assert {"shop/1", "shop/2", "stock/1", "stock/2"} == {
+        event.host for event in outcome.events if event.kind == "stopped"
+    }
+    assert {"stop": 4, "restart": 4}.items() <= outcome.fired.items()
+
+
+@pytest.mark.parametrize("mode", ["liveness", "fair"])
+def test_a_connection_that_neither_side_ever_closes_is_found(monkeypatch, mode):
+    monkeypatch.setattr("ropewalk.http.client.IDLE", 100_000.0)
+    kept_by_one = played("sell", mode=mode)
+    monkeypatch.setattr("ropewalk.http.site._Channel.setTimeout", lambda self, seconds: None)
+    kept_by_both = played("sell", mode=mode)
+
+    assert "" == kept_by_one.broken
+    assert "A connection that nobody uses is open: from shop/" in kept_by_both.broken
 
 
 def test_faults_that_are_planned_are_done_when_planned_and_refuse_acts_and_break_nothing():

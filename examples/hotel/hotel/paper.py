@@ -1,11 +1,10 @@
-"""Draws a receipt as PDF: of the same paper the same bytes. Imports little, as a worker process imports it anew."""
+"""Draws a receipt as PDF: of the same paper the same bytes. Whoever only writes one down need not import what draws."""
 
 from __future__ import annotations
 
 import unicodedata
 from datetime import datetime
 
-from fpdf import FPDF
 from msgspec import Struct
 
 _LINE = 8  # millimetres
@@ -23,6 +22,8 @@ class Paper(Struct, frozen=True):
 
 def draw(paper: Paper) -> bytes:
     """The PDF, one page of A4."""
+    from fpdf import FPDF  # a quarter of a second, which only a worker process has to spend
+
     pdf = FPDF(format="A4", unit="mm")
     pdf.set_creation_date(paper.made_at)  # else that of now, and no two were the same
     pdf.set_title(_drawable(paper.title))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, cast
@@ -88,11 +89,21 @@ class HTTPConnection:
             headers.addRawHeader("connection", "close")
         body = _Bytes(parts.body) if parts.content_type else None
         uri = (self._base + self._path(operation, parts)).encode("ascii")
+        reply = await self._ask((operation.method or "POST").encode(), uri, headers, body)
+        return await self._read(reply, operation)
+
+    async def _ask(self, method: bytes, uri: bytes, headers: Headers, body: IBodyProducer | None) -> IResponse:
+        came: list[IResponse] = []
+        asked: Deferred[IResponse] = self._agent.request(method, uri, headers, body)
+        asked.addCallback(lambda reply: came.append(reply) or reply)
         try:
-            reply = await self._agent.request((operation.method or "POST").encode(), uri, headers, body)
+            return await asked
+        except asyncio.CancelledError:
+            for reply in came:  # in the very turn: nobody else would ever read it, or close its connection
+                _Body.of(reply).abandon()
+            raise
         except Exception as error:
             raise self._unreachable(error) from error
-        return await self._read(reply, operation)
 
     def _path(self, operation: Operation, parts: Parts) -> str:
         if operation.route is None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from random import Random, SystemRandom
@@ -160,11 +161,12 @@ class Process(LifecycleService):
         for port in self._ports:
             _accept_what_waits(port)
             await maybeDeferred(port.stopListening)
+        ends = asyncio.get_running_loop().time() + self.config.file.drain.limit
         try:
-            async with asyncio.timeout(self.config.file.drain.limit):
+            async with asyncio.timeout_at(ends):
                 for site in self._sites:
                     await site.wait_until_closed()
-                await self._wait_for_calls()
+                await _without_calls(self._server_meters.values())
         except TimeoutError:
             _log.warn("drain limit reached: {count} calls cut off", count=sum(m.in_flight for m in self.meters))
         for site in self._sites:
@@ -178,16 +180,15 @@ class Process(LifecycleService):
                     await stop()
             except Exception:
                 _log.failure("{name} failed while it stopped", name=name)
+        # What may not be cancelled goes on when nobody waits for it any more: calls of siblings, too.
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(ends):
+                await _without_calls(self.meters)
         if self._probe is not None and self._probe.active():
             self._probe.cancel()
         await self._connections.closeCachedConnections()
         await self.workers.close()
         self._store.close()
-
-    async def _wait_for_calls(self) -> None:
-        # Operations whose client is gone run on to their end or deadline; they have no connection to wait for.
-        while any(meter.in_flight for meter in self._server_meters.values()):
-            await asyncio.sleep(0.02)
 
     def _failed(self, failure: Any) -> None:
         if not self.running and failure.check(CancelledError):  # it was to stop before it was ready: nothing failed
@@ -319,6 +320,12 @@ class Process(LifecycleService):
     def _watch_lag(self, due: float) -> None:
         self.lag.observe(self.clock.seconds() - due)
         self._probe = self.reactor.callLater(LAG_PROBE, self._watch_lag, self.clock.seconds() + LAG_PROBE)
+
+
+async def _without_calls(meters: Iterable[Calls]) -> None:
+    """Returns when no call is under way. One whose client is gone has no connection to wait for."""
+    while any(meter.in_flight for meter in meters):
+        await asyncio.sleep(0.02)
 
 
 def _configured_store(config: Config, data: Path, reactor: Any) -> IStore:

@@ -1,7 +1,8 @@
 """What befalls a simulated system: a table of faults, a schedule of them drawn from a seed, and how one is done.
 
 Each seed takes some of the kinds and leaves the others out: what hides behind one kind's noise is found by a seed
-without it (swarm testing: Groce et al., ISSTA 2012).
+without it (swarm testing: Groce et al., ISSTA 2012). And half of them befall a few services alone, again and again: what
+takes two faults at one place is found by these.
 """
 
 from __future__ import annotations
@@ -16,14 +17,20 @@ from .network import Link
 from .store import TAKES
 from .values import Fault
 
-EVERY = (3.0, 8.0, 20.0)  # seconds between the beginnings of two faults, on average: one of these for a whole seed
+SHARES = (0.15, 0.3, 0.6)  # of the kinds that a seed takes: one of these
+FOCUSED = 0.5  # the share of seeds that leave all but one to three services alone
+EVERY = (1.5, 3.0, 8.0, 20.0)  # seconds between the beginnings of two faults, on average: one of these for a whole seed
 JUMPS = (14.0, 14.0, 3600.0)  # seconds a clock jumps at most: mostly within what tokens allow for
 LONGEST = (2.0, 10.0, 40.0)  # seconds one of them lasts: likewise
 
 
 def draw(random: Random, services: Sequence[str], hosts: Sequence[str], begin: float, end: float) -> tuple[Fault, ...]:
     """A schedule of faults from `begin` to `end`, all of which have an end of their own, in order of time."""
-    kinds = [kind for kind in KINDS if random.random() < 0.5] or [random.choice(list(KINDS))]
+    share = random.choice(SHARES)
+    kinds = [kind for kind in KINDS if random.random() < share] or [random.choice(list(KINDS))]
+    if random.random() < FOCUSED:
+        services = random.sample(list(services), random.randint(1, min(3, len(services))))
+        hosts = [host for host in hosts if host.rpartition("/")[0] in services]
     every, longest = random.choice(EVERY), random.choice(LONGEST)
     faults: list[Fault] = []
     at = begin + random.expovariate(1 / every)

@@ -373,6 +373,9 @@ class Port:
         """Build the protocol of a new connection; without one the connection is closed again."""
         if not end.connected or end.gone:
             return
+        if not self.connected:  # closed with connections that waited to be accepted, which the kernel resets
+            end.abortConnection()
+            return
         end.protocol = self.reactor.call(self._factory.buildProtocol, end.getPeer())
         if end.protocol is None:
             end.loseConnection()

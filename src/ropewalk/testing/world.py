@@ -30,6 +30,7 @@ from .leftovers import name_of
 from .moments import Moments
 from .scripted import Script
 from .store import TAKES, DatabaseHost, LookingDatabase
+from .tcp import End
 from .values import Event
 
 AGAIN = 1.0  # seconds until a process that could not start is started again
@@ -63,6 +64,7 @@ class World(Driven):
         self.processes: dict[str, Instance] = {}
         self.crashes: Counter[str] = Counter()
         self.stopping: dict[str, float] = {}  # host -> since when
+        self._strays = [(0.0, 0.0)]  # when, and how far the clock that is most wrong then was
         self._again: set[str] = set()  # of those that are stopping: to be started then
         self.calls: dict[tuple[str, int], UnderWay] = {}  # by the caller's span, and which try it is
         self.direct: dict[Any, Any] = {}  # calls under way that are made without bytes
@@ -223,11 +225,13 @@ class World(Driven):
         for host in self._named(name):
             self._fault(f"clock of {host.name} jumps {seconds:+g} s")
             host.offset += seconds
+        self._strays.append((self.now, self._stray()))
 
     def drift(self, name: str, rate: float) -> None:
         """Their clocks go `rate` times as fast as the world's."""
         for host in self._named(name):
             self._fault(f"clock of {host.name} runs at {rate:g}")
+            self._strays.append((self.now, self._stray()))
             host.drift(rate)
 
     def reset(self, a: str, b: str) -> None:
@@ -253,6 +257,7 @@ class World(Driven):
         for server in self._databases.values():
             server.takes = TAKES
         self.resume()
+        self._strays.append((self.now, self._stray()))
         for host in self.hosts.values():
             host.offset = host.hesitates = 0.0
             host.coincides = False
@@ -273,12 +278,20 @@ class World(Driven):
         return dict(open_)
 
     def silent_for(self, seconds: float) -> list[str]:
-        """Connections over which nothing has gone for so long, for people."""
+        """Connections of the system's own over which nothing has gone for so long, for people."""
         return [
             f"from {end.reactor.host.name} to {end.peer.reactor.host.name}, silent for {self.now - end.moved:.0f} s"
             for end in self.network.connections
-            if end.connector is not None and self.now - end.moved > seconds
+            if end.connector is not None and end.reactor.host.name != OUTSIDE and self.now - end.moved > seconds
         ]
+
+    def strayed(self, since: float = 0.0) -> float:
+        """Seconds by which a wall clock was wrong at most, now or at a moment after `since`."""
+        first = next((place for place, (at, _) in enumerate(self._strays) if at >= since), len(self._strays))
+        return max(self._stray(), *(seconds for _, seconds in self._strays[max(0, first - 1) :]))
+
+    def _stray(self) -> float:
+        return max(abs(host.wall() - self.now) for host in self.hosts.values())
 
     def stopping_longer_than(self, seconds: float) -> list[str]:
         """What was asked to stop so long ago, and could."""
@@ -397,8 +410,13 @@ class World(Driven):
             return
         if isinstance(result, Failure):
             self.failed(host, result)
-        left = Counter(name_of(timer.function, timer.args) for timer in self.timeline.pending(reactor))
-        for what, number in sorted(left.items()):
+        left = Counter(
+            name_of(timer.function, timer.args)
+            for timer in self.timeline.pending(reactor)
+            if not isinstance(getattr(timer.function, "__self__", None), End)  # its kernel's to do
+        )
+        cut_off = self.now - self.stopping.get(host.name, self.now) >= self._config.file.drain.limit
+        for what, number in sorted(left.items()) if not cut_off else ():
             self.wrong(host, f"it has stopped and left {number} of {what} to come")
         self.log.tell(Event(self.timeline.now, host.name, "stopped", f"stop of {host.name}"))
         self._down(host)

@@ -65,6 +65,24 @@ async def sell_and_hope(world: Any, random: Random) -> None:
     await _take(world, random)
 
 
+@workload(every=0.5, settings={"stock": {"wrong": "empty"}})
+async def sell_out(world: Any, random: Random) -> None:
+    """An error of a sibling, and none that nobody expects."""
+    await _take(world, random)
+
+
+@workload(every=0.5, settings={"stock": {"wrong": "stays"}})
+async def sell_for_ever(world: Any, random: Random) -> None:
+    """What is asked to stop never does."""
+    await _take(world, random)
+
+
+@workload(every=0.5, trouble=True)
+async def strike(world: Any, random: Random) -> None:
+    """What makes trouble for the others."""
+    world.reset("shop", "stock")
+
+
 @workload(every=1.0)
 async def complain(world: Any, random: Random) -> None:
     """An act that asserts what is not so."""

@@ -6,8 +6,9 @@ import weakref
 from typing import Annotated, Any
 
 import sqlalchemy as sa
+from twisted.internet.defer import Deferred
 
-from ropewalk import Client, Database, Service, Settings, post
+from ropewalk import Client, Database, Gone, Service, Settings, post
 from ropewalk.buggify import buggify
 
 metadata = sa.MetaData()
@@ -15,7 +16,9 @@ taken = sa.Table("taken", metadata, sa.Column("name", sa.String), sa.Column("hal
 
 
 class StockSettings(Settings):
-    wrong: str = ""  # "half": two transactions for what is one; "raises": an error nobody expects
+    # "half": two transactions for what is one; "raises": an error nobody expects; "empty": there is nothing to take;
+    # "stays": it never stops.
+    wrong: str = ""
 
 
 class Stock(Service, name="stock", version="1.0.0"):
@@ -26,11 +29,18 @@ class Stock(Service, name="stock", version="1.0.0"):
     def __init__(self, database: Database, settings: StockSettings) -> None:
         self.database, self.settings = database, settings
 
-    @post("/taken/<name>")
+    async def stop(self) -> None:
+        """End."""
+        if self.settings.wrong == "stays":
+            await Deferred()
+
+    @post("/taken/<name>", raises=(Gone,))
     async def take(self, name: str) -> str:
         """Take one out."""
         if self.settings.wrong == "raises":
             raise ZeroDivisionError("nobody expects that")
+        if self.settings.wrong == "empty":
+            raise Gone(f"{name} was the last one.")
         if self.settings.wrong == "half":
             await self.database.run(self._insert, name, (1,))
             await self.database.run(self._insert, name, (2,))
