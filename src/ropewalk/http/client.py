@@ -94,10 +94,14 @@ class HTTPConnection:
 
     async def _ask(self, method: bytes, uri: bytes, headers: Headers, body: IBodyProducer | None) -> IResponse:
         came: list[IResponse] = []
-        asked: Deferred[IResponse] = self._agent.request(method, uri, headers, body)
-        asked.addCallback(lambda reply: came.append(reply) or reply)
+
+        def remember(reply: IResponse) -> IResponse:
+            came.append(reply)
+            return reply
+
         try:
-            return await asked
+            reply: IResponse = await self._agent.request(method, uri, headers, body).addCallback(remember)
+            return reply
         except asyncio.CancelledError:
             for reply in came:  # in the very turn: nobody else would ever read it, or close its connection
                 _Body.of(reply).abandon()

@@ -1,8 +1,8 @@
 """What befalls a simulated system: a table of faults, a schedule of them drawn from a seed, and how one is done.
 
 Each seed takes some of the kinds and leaves the others out: what hides behind one kind's noise is found by a seed
-without it (swarm testing: Groce et al., ISSTA 2012). And half of them befall a few services alone, again and again: what
-takes two faults at one place is found by these.
+without it (swarm testing: Groce et al., ISSTA 2012). And half of the seeds hurt a few services alone, again and again:
+what takes two faults at one place is found by these.
 """
 
 from __future__ import annotations
