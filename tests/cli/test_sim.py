@@ -84,13 +84,13 @@ def test_each_seed_is_planned_and_simulated_once(run):
     assert [
         (10, 120.0, "safety"),
         (11, 120.0, "liveness"),
-        (12, 120.0, "safety"),
+        (12, 120.0, "liveness"),
         (13, 120.0, "liveness"),
     ] == world.planned
     assert [10, 11, 12, 13] == [schedule.seed for schedule in world.simulated]
 
 
-def test_every_eighth_seed_is_fair_and_the_others_are_of_the_two_modes_by_turns(run):
+def test_of_eight_seeds_one_is_fair_two_are_for_safety_and_the_others_for_liveness(run):
     by_default, all_of_them = FakeWorld(), FakeWorld()
 
     run(by_default, "--seeds", "10", "--first-seed", "6")
@@ -98,8 +98,8 @@ def test_every_eighth_seed_is_fair_and_the_others_are_of_the_two_modes_by_turns(
 
     modes = {seed: mode for seed, _, mode in by_default.planned}
     assert {7: "fair", 15: "fair"} == {seed: mode for seed, mode in modes.items() if mode == "fair"}
-    assert {6, 8, 10, 12, 14} == {seed for seed, mode in modes.items() if mode == "safety"}
-    assert {9, 11, 13} == {seed for seed, mode in modes.items() if mode == "liveness"}
+    assert {8, 10} == {seed for seed, mode in modes.items() if mode == "safety"}
+    assert {6, 9, 11, 12, 13, 14} == {seed for seed, mode in modes.items() if mode == "liveness"}
     assert by_default.planned == all_of_them.planned
 
 

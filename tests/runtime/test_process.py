@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,10 +16,11 @@ import sqlalchemy
 from pytest_twisted import ensureDeferred
 from treq.client import HTTPClient
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
 from twisted.web.client import Agent, HTTPConnectionPool
 from zope.interface import Attribute, Interface, implementer
 from zope.interface.verify import verifyObject
@@ -178,6 +179,15 @@ class Started:
         await done
         return process
 
+    async def start_apart(self, config: Config) -> tuple[Process, Process]:
+        """The processes "one" and "two" of a system; each knows where the other is."""
+        made = place(config)
+        one = await self.start(self.make(config, "one", Placement(dict(made.places), made.workers)))
+        placement = self.placement
+        two = self.make(config, "two", placement)
+        two.placement = self.placement = placement
+        return one, await self.start(two)
+
     async def _listen(self, site: Any, description: str) -> Any:
         port = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(site)
         for name, there in self.placement.places.items():
@@ -206,6 +216,20 @@ async def started(tmp_path: Path) -> AsyncIterator[Started]:
 
 BOTH = {"first": "First", "second": "Second"}
 MAILER = {f"{__name__}:IMailer": f"{__name__}:Mailer"}
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until it holds; ten seconds are long enough."""
+    for _ in range(1000):
+        if condition():
+            return
+        await deferLater(reactor, 0.01)
+    raise AssertionError("it did not come true")
+
+
+def in_flight(process: Process) -> list[int]:
+    """Of each thing the process measures, the calls under way: those it makes, those it was asked."""
+    return [meter.in_flight for meter in process.meters]
 
 
 def leftovers() -> tuple[list[Any], list[str], list[str]]:
@@ -268,6 +292,28 @@ async def test_what_is_asked_while_it_stops_is_answered_to_its_end(started):
     second.answer.callback(4)
     assert (200, b"4") == await waiting
     await stopping
+
+
+@ensureDeferred
+async def test_a_stop_waits_for_a_call_that_may_not_be_cancelled_though_its_caller_is_gone(started):
+    apart = config(started.folder, BOTH, provide=MAILER, processes={"one": ["first"], "two": ["second"]})
+    one, two = await started.start_apart(apart)
+    second: Any = two.services["second"]
+    second.answer = Deferred()
+    waiting = one.driver.run(started.get("first", "/count"))
+    waiting.addErrback(lambda failure: failure.trap(CancelledError))
+    await second.asked
+    waiting.cancel()  # a GET, which may be cancelled; the call it has made may not
+    await until(lambda: [1, 0] == in_flight(one))
+
+    stopping = one.stopService()
+    started.running.remove(one)
+    await until(lambda: "first stopped" in HAPPENED)
+    during = in_flight(one)
+    second.answer.callback(4)
+    await stopping
+
+    assert ([1, 0], [0, 0]) == (during, in_flight(one))
 
 
 @ensureDeferred
@@ -341,14 +387,7 @@ async def test_a_service_may_have_another_name_in_the_system_than_its_class(star
     """It is called by the class's name on the wire, wherever it lives."""
     split = {"one": ["first"], "two": ["till"]}
     services = {"first": "First", "till": "Second"}
-    both = config(started.folder, services, provide=MAILER, processes=split)
-    made = place(both)
-    shared = Placement(dict(made.places), made.workers)
-    first = await started.start(started.make(both, "one", shared))
-    placement = started.placement
-    second = started.make(both, "two", placement)
-    second.placement = started.placement = placement
-    await started.start(second)
+    first, _ = await started.start_apart(config(started.folder, services, provide=MAILER, processes=split))
 
     assert (200, b"3") == await started.get("first", "/count")
     assert first.services.keys() == {"first"}

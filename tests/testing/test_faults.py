@@ -89,6 +89,19 @@ def test_every_kind_is_drawn_by_some_seed_and_no_seed_draws_them_all():
     assert all(kinds)
 
 
+def test_half_of_the_seeds_leave_all_but_a_few_services_alone():
+    services = tuple(f"service-{number}" for number in range(10))
+    hosts = tuple(f"{name}/{host}" for name in services for host in ("1", "2", "database"))
+
+    def befallen(seed: int) -> set[str]:
+        targets = {name for fault in draw(Random(seed), services, hosts, 0.0, 3000.0) for name in fault.target.split()}
+        return {target.partition("/")[0] for target in targets} - {"outside"}
+
+    few = [seed for seed in range(100) if len(befallen(seed)) <= 3]
+
+    assert 30 < len(few) < 70
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_every_fault_has_an_end_of_its_own(name):
     for seed in range(20):

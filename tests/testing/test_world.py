@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import pytest
 import sqlalchemy as sa
+from msgspec.structs import replace
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -35,8 +36,11 @@ from ropewalk import (
     given,
     post,
 )
+from ropewalk.discovery.resolve import Resolve
 from ropewalk.errors import ConfigurationError
 from ropewalk.interfaces import IWallClock
+from ropewalk.message import Response
+from ropewalk.runtime.stacks import client_stack
 from ropewalk.testing import World
 from ropewalk.testing.driving import BEGINS, Stuck
 
@@ -65,6 +69,12 @@ class Ledger(Service, name="ledger", version="1.0.0"):
             raise Conflict(f"{number} is above {self.settings.limit}")
         await self.database.run(self._insert, number, principal.subject or "nobody")
         return self.settings.currency
+
+    @post("/entries/<int:number>/after/<float:seconds>")
+    async def write_later(self, number: int, seconds: float) -> str:
+        """Write one down, in so many seconds."""
+        await deferLater(self.clock, seconds)
+        return await self.write(number, Principal())
 
     @get("/slow/<float:seconds>")
     async def slow(self, seconds: float) -> float:
@@ -101,6 +111,11 @@ class Till(Service, name="till", version="1.0.0"):
     async def pay(self, number: int) -> str:
         """Write it down at the ledger."""
         return await self.ledger.write(number)
+
+    @get("/pay-later/<int:number>")
+    async def pay_later(self, number: int) -> str:
+        """Write it down at the ledger, in three seconds; whoever asked may go, and it is written all the same."""
+        return await self.ledger.write_later(number, 3.0)
 
     @get("/wait/<float:seconds>")
     async def wait(self, seconds: float) -> float:
@@ -548,6 +563,9 @@ WRONG: dict[str, Any] = {
     "hold": lambda world: world.hold("paiments", "till"),
     "release": lambda world: world.release("paiments", "till"),
     "link": lambda world: world.link("till", "paiments", loss=0.1),
+    "stop": lambda world: world.stop("paiments"),
+    "hesitate": lambda world: world.hesitate("paiments", 1.0),
+    "coincide": lambda world: world.coincide("paiments"),
     "pause": lambda world: world.pause("paiments"),
     "resume": lambda world: world.resume("paiments"),
     "jump": lambda world: world.jump("paiments", 1.0),
@@ -580,13 +598,16 @@ WRONG_VALUES: dict[str, Any] = {
     "loss": lambda world: world.link("till", "ledger", loss=1.5),
     "bandwidth": lambda world: world.link("till", "ledger", bandwidth=-1.0),
     "advance": lambda world: world.advance(-1.0),
+    "hesitation": lambda world: world.hesitate("till", -1.0),
     "the caller": lambda world: world.crash("outside"),
+    "the caller, asked to stop": lambda world: world.stop("outside"),
+    "a database, asked to stop": lambda world: world.stop("ledger/database"),
 }
 
 
 @pytest.mark.parametrize("value", WRONG_VALUES)
 def test_a_value_that_means_nothing_is_refused_at_once(world, value):
-    with pytest.raises(ValueError, match="expected|caller|outside|below|zero|seconds"):
+    with pytest.raises(ValueError, match="expected|caller|outside|asked|below|zero|seconds"):
         WRONG_VALUES[value](world)
 
 
@@ -799,6 +820,63 @@ def test_what_a_reset_makes_the_product_do_it_does_inside_the_simulation(world):
     assert ["NotSimulated"] == told
 
 
+def test_who_hesitates_answers_the_same_and_later(world, till):
+    def taken() -> float:
+        begun = world.now
+        assert ["EUR"] * 20 == [world.run(till.pay(number)) for number in range(20)]
+        return world.now - begun
+
+    before = taken()
+    world.hesitate("till", 0.5)
+    during = taken()
+    world.hesitate("till", 0.0)
+    after = taken()
+
+    assert before < 0.5 > after
+    assert 5.0 < during < 60.0
+
+
+def test_how_far_a_clock_was_wrong_is_known_of_every_moment(world):
+    world.advance(10.0)
+    world.jump("till/1", 20.0)
+    world.advance(10.0)
+    world.jump("till/1", -20.0)
+    world.advance(10.0)
+    world.jump("ledger/2", -5.0)
+
+    begun = world.now - 30.0
+    assert [20.0, 20.0, 20.0, 5.0] == [pytest.approx(world.strayed(begun + at)) for at in (0.0, 10.5, 19.5, 20.5)]
+    assert 20.0 == pytest.approx(world.strayed())
+
+
+def test_that_a_clock_was_wrong_is_known_when_all_is_calm_again(world):
+    world.jump("till/1", 50.0)
+    world.advance(10.0)
+    world.calm()
+    calm = world.now
+    world.advance(10.0)
+
+    assert (50.0, 0.0) == (pytest.approx(world.strayed()), pytest.approx(world.strayed(calm + 1.0), abs=1e-6))
+
+
+def test_a_clock_that_is_too_fast_strays_more_and_more_and_a_jump_back_does_not_hide_it(world):
+    assert 0.0 == pytest.approx(world.strayed(), abs=1e-6)
+
+    world.drift("till/1", 1.1)
+    world.advance(100.0)
+    ten = world.strayed()
+    world.jump("till/1", -10.0)
+    right = world.now
+    world.drift("till/1", 1.0)
+    world.advance(10.0)
+
+    assert (10.0, 10.0, 0.0) == (
+        pytest.approx(ten),
+        pytest.approx(world.strayed()),
+        pytest.approx(world.strayed(right + 1.0), abs=1e-6),
+    )
+
+
 def test_a_clock_that_goes_wrong_bends_its_hosts_timers(world, ledger):
     world.drift("ledger", 2.0)
     begun = world.now
@@ -816,12 +894,472 @@ def test_calm_ends_everything(world, till):
     world.drift("ledger/1", 1.5)
     world.crash("ledger/2")
     world.crash("till/2", at="before:pay")
+    world.hesitate("till", 5.0)
+    world.coincide("ledger")
 
     world.calm()
     world.advance(5.0)
 
     assert ["EUR"] * 4 == [world.run(till.pay(number)) for number in range(4)]
-    assert [] == [host.name for host in world.hosts.values() if host.offset or not host.up or host.paused]
+    assert [] == [
+        host.name
+        for host in world.hosts.values()
+        if host.offset or not host.up or host.paused or host.hesitates or host.coincides
+    ]
+
+
+# -- stopping
+
+
+def up(world: World) -> list[str]:
+    """The instances whose processes run."""
+    return [name for name, host in world.hosts.items() if host.up and name[-1].isdecimal()]
+
+
+def started_and_stopped(world: World) -> list[tuple[str, str]]:
+    """All that was told of a process's beginning and end, since all of them first ran."""
+    told = [(event.kind, event.text) for event in world.log.events if event.kind in ("fault", "started", "stopped")]
+    return told[4:]
+
+
+@pytest.mark.parametrize("wire", ["http", "direct"])
+def test_who_is_asked_to_stop_answers_what_it_was_asked_takes_nothing_new_and_is_down(wire):
+    with World([Till, Ledger], seed=6, wire=wire) as world:
+        ledger = world.client(Ledger)
+        calls = [ledger.write_later(number, 3.0) for number in (1, 2)]
+        world.advance(1.0)
+
+        world.stop("ledger")
+        world.advance(0.1)
+        refused = unavailable(world, ledger.write(3))
+        during = up(world)
+        ends = [world.run(call) for call in calls]
+        world.advance(1.0)
+
+        assert ["till/1", "till/2", "ledger/1", "ledger/2"] == during
+        assert (["EUR", "EUR"], "no", ["till/1", "till/2"]) == (ends, refused.ran, up(world))
+        assert [1, 2] == sorted(number for number, _ in written(world))
+        assert {} == dict(world.crashes)
+
+
+def test_a_restart_of_what_is_stopping_starts_it_when_it_has_stopped(world, ledger):
+    calls = [ledger.write_later(number, 3.0) for number in (1, 2)]
+    world.advance(1.0)
+    world.stop("ledger/1")
+    world.restart("ledger/1")
+    world.restart("ledger/1")
+    world.advance(5.0)
+
+    assert ["EUR"] * 4 == [world.run(call) for call in (*calls, ledger.write(3), ledger.write(4))]
+    assert [
+        ("fault", "stop ledger/1"),
+        ("stopped", "stop of ledger/1"),
+        ("fault", "restart ledger/1"),
+        ("started", "ledger/1"),
+    ] == started_and_stopped(world)
+
+
+def test_a_stop_of_what_is_down_or_stopping_does_nothing(world):
+    world.crash("ledger/2")
+    world.stop("ledger")
+    world.stop("ledger")
+    world.advance(5.0)
+    world.stop("ledger")
+    world.advance(5.0)
+
+    assert [("fault", "stop ledger/1"), ("stopped", "stop of ledger/1")] == started_and_stopped(world)
+    assert ["till/1", "till/2"] == up(world)
+
+
+def test_who_crashes_while_it_stops_is_down_at_once_and_its_calls_are_lost(world, ledger):
+    calls = [ledger.write_later(number, 3.0) for number in (1, 2)]
+    world.advance(1.0)
+    world.stop("ledger")
+    world.advance(1.0)
+
+    world.crash("ledger")
+
+    assert (["till/1", "till/2"], [], {"ledger/1": 1, "ledger/2": 1}) == (
+        up(world),
+        world.stopping_longer_than(0.0),
+        dict(world.crashes),
+    )
+    assert ["maybe", "maybe"] == [unavailable(world, call).ran for call in calls]
+
+
+def test_who_stands_still_stops_when_it_goes_on(world):
+    world.pause("ledger/1")
+    world.stop("ledger/1")
+    world.advance(100.0)
+    during = up(world), world.stopping_longer_than(50.0)
+
+    world.resume("ledger/1")
+    world.advance(5.0)
+
+    assert (["till/1", "till/2", "ledger/1", "ledger/2"], []) == during
+    assert ["till/1", "till/2", "ledger/2"] == up(world)
+
+
+def test_what_takes_long_to_stop_is_named_until_it_has(world, ledger):
+    calls = [ledger.write_later(number, 8.0) for number in (1, 2)]
+    world.advance(1.0)
+    world.stop("ledger/2")
+    world.advance(5.0)
+    during = world.stopping_longer_than(4.0), world.stopping_longer_than(6.0)
+    for call in calls:
+        world.run(call)
+    world.advance(1.0)
+
+    assert [1, 0, 0] == [len(names) for names in (*during, world.stopping_longer_than(0.0))]
+    assert during[0][0].startswith("ledger/2, asked to at 1.0")
+
+
+def test_a_process_asked_to_stop_before_it_has_begun_is_down(world):
+    world.crash("ledger/1")
+    world.restart("ledger/1")
+    world.stop("ledger/1")
+    world.advance(5.0)
+
+    assert ["till/1", "till/2", "ledger/2"] == up(world)
+
+
+class Forgetful(Service, name="forgetful", version="1.0.0"):
+    """Leaves two timers behind."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.clock = clock
+
+    async def start(self) -> None:
+        for seconds in (100.0, 200.0):
+            self.clock.callLater(seconds, self.remember)
+
+    def remember(self) -> None:
+        """Nothing."""
+
+
+def test_what_it_leaves_to_come_when_it_has_stopped_is_a_failure():
+    with World([Forgetful], seed=6) as world:
+        world.stop("forgetful/1")
+        world.advance(5.0)
+
+        (failure,) = world.flush_failures()
+
+    assert failure.startswith("forgetful/1 at ")
+    assert failure.endswith(f"it has stopped and left 2 of {__name__}.Forgetful.remember to come.")
+
+
+@pytest.mark.parametrize("rate", [1.0, 1.1, 0.9])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_cut_off_at_the_drain_limit_is_no_failure(seed, rate):
+    with World([Ledger], seed=seed) as world:
+        # A deadline of its own: whoever calls by a client waits for ten seconds.
+        url, headers = "http://ledger-1:8000/entries/1/after/100.0", {"ropewalk-deadline": "1000000"}
+        call = world.driver.run(world.http.post(url, headers=headers))
+        call.addErrback(lambda _: None)
+        world.advance(1.0)
+        world.drift("ledger/1", rate)
+
+        begun = world.now
+        world.stop("ledger/1")
+        world.until(lambda: "ledger/1" not in up(world))
+
+        assert 30.0 / rate == pytest.approx(world.now - begun, abs=0.1)
+        assert [] == written(world)
+
+
+def test_a_stop_waits_for_what_may_not_be_cancelled_though_nobody_waits_for_it(world):
+    call = world.client(Till).pay_later(1)
+    asked = world.driver.run(call)
+    asked.addErrback(lambda _: None)
+    world.advance(1.0)
+    world.at(world.now, asked.cancel)
+    world.advance(0.5)
+
+    world.stop("till")
+    world.advance(1.0)
+    during = len(up(world)), written(world)
+    world.advance(2.0)
+
+    assert ((3, []), 2, [(1, "nobody")]) == (during, len(up(world)), written(world))
+
+
+def test_what_was_answered_is_written_and_nothing_else_while_instances_are_replaced_in_turn():
+    with World([Till, Ledger], seed=6, settings={"ledger": {"limit": 1000}}) as world:
+        till, calls = world.client(Till), []
+        for name in ("ledger/1", "till/1", "ledger/2", "till/2"):
+            for step in range(40):
+                calls.append(till.pay(len(calls)))
+                if step == 5:
+                    world.stop(name)
+                if step == 10:
+                    world.restart(name)
+                world.advance(0.1)
+
+        answered = []
+        for number, call in enumerate(calls):
+            with suppress(Unavailable):
+                world.run(call)
+                answered.append(number)
+
+        assert answered == [number for number, _ in written(world)]
+        assert 140 < len(answered) < 160
+        assert 4 == [kind for kind, _ in started_and_stopped(world)].count("started")
+
+
+# -- what a call is held to: what broke the promise is put in the place of what keeps it
+
+
+class NoRoomLeft(Conflict):
+    """Raised when there is none."""
+
+
+class Desk(Service, name="desk", version="1.0.0"):
+    """Does what it is told."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.clock, self.done = clock, 0
+
+    @post("/done/<float:seconds>", raises=(NoRoomLeft,))
+    async def do(self, seconds: float) -> str:
+        """Something, which takes so long and may not be cancelled."""
+        await deferLater(self.clock, seconds)
+        self.done += 1
+        return "done"
+
+    @get("/seen/<float:seconds>")
+    async def look(self, seconds: float) -> str:
+        """For so long; that may be cancelled."""
+        await deferLater(self.clock, seconds)
+        return "seen"
+
+    @post("/refused", raises=(NoRoomLeft,))
+    async def refuse(self) -> str:
+        """An error of the operation's own."""
+        raise NoRoomLeft("None is left.", status=410, headers=[("Retry-After", "3")], rooms=[7, 12])
+
+    @post("/failed")
+    async def fail(self) -> None:
+        """An error that nobody expects."""
+        raise ZeroDivisionError
+
+
+class Bell(Service, name="bell", version="1.0.0"):
+    """Asks at the desk."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
+    @post("/rung/<float:seconds>", raises=(NoRoomLeft,))
+    async def ring(self, seconds: float) -> str:
+        """Let them do something."""
+        return await self.desk.do(seconds)
+
+
+def held_to(world: World, awaitable: Any) -> list[str]:
+    """What the world found wrong with a call, whatever became of it, without its host and moment."""
+    with suppress(RopewalkError):
+        world.run(awaitable)
+    world.advance(1.0)
+    return [failure.partition(" s: ")[2] for failure in world.flush_failures()]
+
+
+def abandoned(world: World, call: Any) -> list[str]:
+    """What is found wrong with a call whose caller goes, a second after it was made."""
+    asked = world.driver.run(call)
+    asked.addErrback(lambda _: None)
+    world.advance(1.0)
+    world.at(world.now, asked.cancel)
+    world.reset("outside", "desk")
+    world.advance(20.0)
+    return [failure.partition(" s: ")[2] for failure in world.flush_failures()]
+
+
+def done(world: World) -> int:
+    """How often something was done at the desk."""
+    return sum(world.processes[name].services["desk"].done for name in ("desk/1", "desk/2"))  # type: ignore[attr-defined]
+
+
+@pytest.fixture(params=["http", "direct"])
+def either(request: pytest.FixtureRequest) -> Iterator[World]:
+    """A desk, over either wire."""
+    with World([Bell, Desk], seed=4, wire=request.param) as world:
+        yield world
+
+
+@pytest.fixture
+def front(either: World) -> Any:
+    return either.client(Desk, subject="ann")
+
+
+def test_a_call_that_comes_as_it_was_made_and_ends_as_it_went_is_right(either, front):
+    done = [held_to(either, call()) for call in (lambda: front.do(0.5), lambda: front.look(0.5), front.refuse)]
+
+    assert [[]] * 3 == done
+    with pytest.raises(NoRoomLeft, match="None is left") as raised:
+        either.run(front.refuse())
+    assert ({"rooms": [7, 12]}, 410) == (raised.value.members, raised.value.status)
+
+
+def test_an_error_that_nobody_expects_is_told_as_itself_and_as_nothing_else(either, front, flush_logged_errors):
+    (found,) = held_to(either, front.fail())
+    flush_logged_errors()
+
+    assert found.startswith("ZeroDivisionError")
+
+
+def test_a_call_that_comes_twice_is_found(either, front, monkeypatch):
+    ask = Resolve.__call__
+
+    async def twice(self: Any, request: Any) -> Any:
+        await ask(self, request)
+        return await ask(self, request)
+
+    monkeypatch.setattr(Resolve, "__call__", twice)
+
+    assert ["desk.do was asked once and came twice."] == held_to(either, front.do(0.5))
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_two_tries_of_one_call_are_told_apart(either, monkeypatch, at_once):
+    async def tries(request: Any, handler: Any) -> Any:
+        again = request.replace(context=replace(request.context, attempt=2))
+        if at_once:
+            return (await asyncio.gather(handler(request), handler(again)))[1]
+        await handler(request)
+        return await handler(again)
+
+    monkeypatch.setattr("ropewalk.testing.instance.client_stack", lambda **options: [*client_stack(**options), tries])
+    front = either.client(Desk)
+
+    assert [] == held_to(either, front.do(0.5))
+    assert 2 == done(either)
+
+
+def test_a_call_in_the_name_of_another_is_found(either, front, monkeypatch):
+    ask = Resolve.__call__
+
+    def as_bob(self: Any, request: Any) -> Any:
+        return ask(self, request.replace(principal=Principal(None, "bob")))
+
+    monkeypatch.setattr(Resolve, "__call__", as_bob)
+    (found,) = held_to(either, front.do(0.5))
+
+    assert "desk.do was asked by ('outside', 'ann', frozenset()" in found
+    assert "and came as by ('outside', 'bob', frozenset()" in found
+
+
+def test_a_caller_told_that_a_call_did_not_run_when_it_did_is_found(either, front, monkeypatch):
+    ask = Resolve.__call__
+
+    async def never_ran(self: Any, request: Any) -> Any:
+        try:
+            return await ask(self, request)
+        except Unavailable as error:
+            error.ran = "no"
+            raise
+
+    monkeypatch.setattr(Resolve, "__call__", never_ran)
+    either.crash("desk", at="after:do")
+    (found,) = held_to(either, front.do(0.5))
+
+    assert "desk.do ran, and its caller is told that it did not: <Unavailable 503 " in found
+
+
+def test_a_reply_that_is_lost_and_a_call_that_is_refused_are_right(either, front):
+    either.crash("desk", at="after:do")
+    lost = held_to(either, front.do(0.5))
+    either.crash("desk")
+    refused = held_to(either, front.do(0.5))
+
+    assert ([], []) == (lost, refused)
+
+
+def test_an_error_whose_reply_is_lost_is_right():
+    with World([Desk], seed=4) as world:
+        desk = world.client(Desk)
+        for _ in range(2):
+            world.run(desk.do(0.0))  # the connections are there
+        world.hold("desk", "outside")
+        call = desk.refuse()
+        world.advance(1.0)
+        world.reset("outside", "desk")
+
+        assert ("maybe", []) == (unavailable(world, call).ran, world.failures)
+
+
+def test_an_error_that_is_told_as_a_success_is_found(either, front, monkeypatch):
+    ask = Resolve.__call__
+
+    async def always_well(self: Any, request: Any) -> Any:
+        with suppress(NoRoomLeft):
+            return await ask(self, request)
+        return Response("done")
+
+    monkeypatch.setattr(Resolve, "__call__", always_well)
+    (found,) = held_to(either, front.refuse())
+
+    assert found.startswith("desk.refuse failed with <NoRoomLeft 410 'None is left.'")
+    assert "and its caller got Response(body='done'" in found
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Conflict("None is left.", status=410, rooms=[7, 12]),
+        NoRoomLeft("None is left.", rooms=[7, 12]),
+        NoRoomLeft("None was left.", status=410, rooms=[7, 12]),
+        NoRoomLeft("None is left.", status=410, rooms=[7]),
+    ],
+    ids=["class", "status", "detail", "members"],
+)
+def test_an_error_that_is_told_as_another_is_found(either, front, monkeypatch, other):
+    ask = Resolve.__call__
+
+    async def another(self: Any, request: Any) -> Any:
+        try:
+            return await ask(self, request)
+        except NoRoomLeft:
+            raise other from None
+
+    monkeypatch.setattr(Resolve, "__call__", another)
+    (found,) = held_to(either, front.refuse())
+
+    assert "desk.refuse failed with {'type': 'urn:ropewalk:problem:no-room-left'" in found
+    assert "and its caller got {'type': " in found
+
+
+def test_what_may_not_be_cancelled_and_is_is_found(monkeypatch):
+    monkeypatch.setattr("ropewalk.http.server._Exchange._lost", lambda self, _: self._run.interrupt())
+    with World([Bell, Desk], seed=4) as world:
+        found = abandoned(world, world.client(Desk).do(5.0))
+        safe = abandoned(world, world.client(Desk).look(5.0))
+
+        assert (["desk.do may not be cancelled, and was, before its deadline."], []) == (found, safe)
+        assert 0 == done(world)
+
+
+def test_what_its_caller_has_left_is_right_whether_it_may_be_cancelled_or_not(either):
+    safe, unsafe = (abandoned(either, call) for call in (either.client(Desk).look(5.0), either.client(Desk).do(5.0)))
+
+    assert ([], [], 1) == (safe, unsafe, done(either))
+
+
+def test_what_its_deadline_has_caught_is_right(either, front):
+    for rate in (1.0, 1.1, 0.9):
+        either.drift("desk", rate)
+
+        assert [] == held_to(either, front.do(100.0))
+        assert [] == held_to(either, either.client(Bell).ring(100.0))
+    assert 0 == done(either)
+
+
+def test_what_ends_long_after_its_deadline_is_found(either, front, monkeypatch):
+    monkeypatch.setattr("ropewalk.filters.deadline._Until._expire", lambda self, run: None)
+
+    at_the_callee, at_the_caller = held_to(either, front.do(12.0))
+
+    assert at_the_callee.startswith("desk.do ended 2.00")
+    assert at_the_caller.startswith("desk.do ended 2.00")
 
 
 # -- seeing
@@ -855,20 +1393,26 @@ def test_every_verb_is_told(world):
     world.pause("till/1")
     world.resume("till/1")
     world.jump("till/1", -5.0)
+    world.hesitate("till/1", 0.25)
+    world.coincide("till/1")
+    world.coincide("till/1", False)
     world.crash("till/1")
     world.restart("till/1")
 
-    told = [(event.kind, event.text) for event in world.log.events][-9:]
+    told = [(event.kind, event.text) for event in world.log.events]
     assert [
         ("fault", "partition till/1 → ledger/1"),
         ("fault", "heal"),
         ("fault", "pause till/1"),
         ("fault", "resume till/1"),
         ("fault", "clock of till/1 jumps -5 s"),
+        ("fault", "till/1 hesitates for 0.25 s"),
+        ("fault", "coincidences at till/1"),
+        ("fault", "coincidences at till/1 end"),
         ("crashed", "crash till/1"),
         ("fault", "restart till/1"),
         ("started", "till/1"),
-    ] == told[-8:]
+    ] == told[-11:]
 
 
 def test_calls_that_take_long_are_named(world, till):

@@ -91,6 +91,11 @@ class Host:
         for timer, due in waiting:
             self.timeline.move(timer, self.instant(due - self.seconds()))
 
+    def set_clock(self) -> None:
+        """Its clocks go as the world's from now on, and its wall clock shows the same."""
+        self.drift(1.0)
+        self.offset = self.timeline.now - (self.seconds() - self._on)
+
     def stop(self) -> None:
         """The process stands still."""
         self.paused = True

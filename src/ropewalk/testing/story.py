@@ -29,7 +29,7 @@ PROMPT = 1.0  # seconds: an answer within it is told together with its call
 
 _ENDING = 6  # lines of what broke
 OUTSIDE = "outside"  # the host the workload's acts come from
-_LASTING = {"slow", "lossy"}  # faults whose end is the same kind with the value 0
+_LASTING = {"slow", "slow-disk", "lossy", "hesitate", "coincide"}  # faults whose end is the same kind with the value 0
 
 # What must not be left out when there is too much, most important first; the rest goes, oldest first.
 _WEIGHT = {"fault": 0, "act": 0, "broken": 0, "failed": 1, "crashed": 1, "error": 1, "rollback": 2, "commit": 2}

@@ -16,7 +16,7 @@ class Event(Struct, frozen=True):
 
     at: float  # virtual seconds since the start
     host: str  # "payments/1"
-    kind: str  # call answer error commit rollback fault act done failed broken started crashed
+    kind: str  # call answer error commit rollback fault act done failed broken started stopped crashed
     text: str  # "payments.charge", "payments.charge: Unavailable", "crash payments/1", "book #3"
     peer: str = ""  # the callee, a service or one host of it
 
@@ -25,7 +25,7 @@ class Fault(Struct, frozen=True):
     """One entry of a schedule: what befalls whom, and when."""
 
     at: float  # virtual seconds since the start
-    kind: str  # crash restart partition heal pause resume slow reset jump drift power buggify ...
+    kind: str  # crash power stop restart partition heal pause resume slow reset jump drift hesitate ...
     target: str  # "payments/1", or "payments/1 reservations/2" for two
     value: float = 0.0  # by kind: seconds, a rate
 
@@ -45,7 +45,7 @@ class Schedule(Struct, frozen=True):
     seconds: float  # virtual length
     acts: tuple[Act, ...]
     faults: tuple[Fault, ...]
-    mode: str = "safety"  # or "liveness": the faults end at 2/3 of the time, then all must finish
+    mode: str = "safety"  # or "liveness": the faults end at 2/3 of the time, then all must finish; or "fair": no faults
 
 
 class Outcome(Struct, frozen=True):

@@ -25,7 +25,7 @@ from ..service import Contract, Service
 from .configured import configured, is_instance, keeps_data, packages_of, placement
 from .driving import SWEEP, Driven
 from .hosts import OUTSIDE, Host, Reactor
-from .instance import Instance, SimulatedClient, UnderWay
+from .instance import INSTANT, Instance, SimulatedClient, UnderWay
 from .leftovers import name_of
 from .moments import Moments
 from .scripted import Script
@@ -210,6 +210,8 @@ class World(Driven):
 
     def hesitate(self, name: str, seconds: float) -> None:
         """Their coroutines wait at some of their moments, for `seconds` on average; 0: no longer."""
+        if seconds < 0:
+            raise ValueError(f"seconds: expected 0 or more; got {seconds!r}.")
         for host in self._named(name):
             self._fault(f"{host.name} hesitates for {seconds:g} s")
             host.hesitates = seconds
@@ -222,16 +224,17 @@ class World(Driven):
 
     def jump(self, name: str, seconds: float) -> None:
         """Their wall clocks jump ahead, or back; what is monotonic stays so."""
+        self._look_at_clocks()
         for host in self._named(name):
             self._fault(f"clock of {host.name} jumps {seconds:+g} s")
             host.offset += seconds
-        self._strays.append((self.now, self._stray()))
+        self._look_at_clocks()
 
     def drift(self, name: str, rate: float) -> None:
         """Their clocks go `rate` times as fast as the world's."""
+        self._look_at_clocks()
         for host in self._named(name):
             self._fault(f"clock of {host.name} runs at {rate:g}")
-            self._strays.append((self.now, self._stray()))
             host.drift(rate)
 
     def reset(self, a: str, b: str) -> None:
@@ -257,11 +260,11 @@ class World(Driven):
         for server in self._databases.values():
             server.takes = TAKES
         self.resume()
-        self._strays.append((self.now, self._stray()))
+        self._look_at_clocks()
         for host in self.hosts.values():
-            host.offset = host.hesitates = 0.0
-            host.coincides = False
-            host.drift(1.0)
+            host.hesitates, host.coincides = 0.0, False
+            host.set_clock()
+        self._look_at_clocks()
         self.restart()
 
     def move(self, folder: Path) -> None:
@@ -289,6 +292,9 @@ class World(Driven):
         """Seconds by which a wall clock was wrong at most, now or at a moment after `since`."""
         first = next((place for place, (at, _) in enumerate(self._strays) if at >= since), len(self._strays))
         return max(self._stray(), *(seconds for _, seconds in self._strays[max(0, first - 1) :]))
+
+    def _look_at_clocks(self) -> None:
+        self._strays.append((self.now, self._stray()))
 
     def _stray(self) -> float:
         return max(abs(host.wall() - self.now) for host in self.hosts.values())
@@ -399,13 +405,13 @@ class World(Driven):
         process.startService()
 
     def _stop(self, host: Host, reactor: Reactor) -> None:
-        process = self.processes.get(host.name)
+        process, begun = self.processes.get(host.name), host.seconds()
         if process is None or process.reactor is not reactor:  # it was not even begun
-            self._stopped(None, host, reactor)
+            self._stopped(None, host, reactor, begun)
             return
-        process.stopService().addBoth(lambda result: self.at(self.now, self._stopped, result, host, reactor))
+        process.stopService().addBoth(lambda result: self.at(self.now, self._stopped, result, host, reactor, begun))
 
-    def _stopped(self, result: Any, host: Host, reactor: Reactor) -> None:
+    def _stopped(self, result: Any, host: Host, reactor: Reactor, begun: float) -> None:
         if not reactor.alive:
             return
         if isinstance(result, Failure):
@@ -415,7 +421,7 @@ class World(Driven):
             for timer in self.timeline.pending(reactor)
             if not isinstance(getattr(timer.function, "__self__", None), End)  # its kernel's to do
         )
-        cut_off = self.now - self.stopping.get(host.name, self.now) >= self._config.file.drain.limit
+        cut_off = host.seconds() - begun > self._config.file.drain.limit - INSTANT  # its clock is what it goes by
         for what, number in sorted(left.items()) if not cut_off else ():
             self.wrong(host, f"it has stopped and left {number} of {what} to come")
         self.log.tell(Event(self.timeline.now, host.name, "stopped", f"stop of {host.name}"))
