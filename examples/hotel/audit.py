@@ -75,7 +75,6 @@ class Booked(Struct, frozen=True):
     made_at: int = 0  # seconds since 1970
     free_until: date | None = None
     subject: str = ""
-    key: str | None = None
     guest_name: str = ""
     guest_email: str = ""
 
@@ -83,7 +82,7 @@ class Booked(Struct, frozen=True):
     def said(self) -> tuple[Any, ...]:
         """What was agreed on, and never changes."""
         stay = (self.hotel_id, self.kind, self.arrival, self.nights, self.total, self.currency, self.price)
-        return (*stay, self.made_at, self.free_until, self.subject, self.key, self.guest_name, self.guest_email)
+        return (*stay, self.made_at, self.free_until, self.subject, self.guest_name, self.guest_email)
 
     def __str__(self) -> str:
         return f"reservation {self.id} ({self.state}, {written(self.total, self.currency)})"
@@ -232,12 +231,9 @@ def wrongly_refunded(books: Books) -> list[str]:
 
 
 def wrongly_counted(books: Books) -> list[str]:
-    """Reservations whose own figures do not fit together, and keys under which there is more than one."""
+    """Reservations whose own figures do not fit together."""
     wrong: list[str] = []
-    keys: Counter[tuple[str, str]] = Counter()
     for each in books.booked.values():
-        if each.key is not None:
-            keys[each.subject, each.key] += 1
         if each.price and each.total != each.price * each.nights:
             wrong.append(f"{each} is for {each.nights} nights at {written(each.price, each.currency)}.")
         if each.free_until is not None and each.free_until > each.arrival:
@@ -249,10 +245,7 @@ def wrongly_counted(books: Books) -> list[str]:
         dues = (each.total, each.total - each.price) if each.state == "cancelled" else (0,)
         if each.price and each.refund_due not in dues:
             wrong.append(f"{each} is to give back {each.refund_due / 100:.2f}.")
-    return [
-        *wrong,
-        *(f"{subject} has {n} reservations under the key {key}." for (subject, key), n in keys.items() if n > 1),
-    ]
+    return wrong
 
 
 def wrong_mails(books: Books) -> list[str]:
@@ -383,7 +376,7 @@ def every_booking_paid(world: Any) -> None:
 
 
 def sums_right(world: Any) -> None:
-    """The figures of each reservation fit together, and no key stands for two; always."""
+    """The figures of each reservation fit together; always."""
     _check(world, wrongly_counted)
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from hashlib import blake2b
 from typing import ParamSpec, TypeVar
 
 from msgspec import Struct
@@ -75,6 +77,68 @@ def undo(variable: contextvars.ContextVar[R], token: contextvars.Token[R]) -> No
     """Undo `variable.set`, where that was done: a coroutine that all have forgotten is closed in whichever context."""
     with suppress(ValueError):
         variable.reset(token)
+
+
+class Keyed:
+    """A request under an idempotency key, while it is worked on: what its repetition must count as it did.
+
+    Its runs of `Database.run` and its calls of siblings are told apart by their number. The operation's own coroutine
+    changes it; a task that outlives the operation is no part of it any more.
+    """
+
+    __slots__ = ("arguments", "calls", "errors", "key", "operation", "over", "running", "runs", "scope")
+
+    def __init__(
+        self, scope: str, key: str, operation: str, arguments: str, errors: tuple[type[Exception], ...]
+    ) -> None:
+        """`scope`: 32 hex digits of whose key for which operation it is; `arguments`: 32 of what was asked.
+
+        `errors`: those the operation declares, which are answers, too.
+        """
+        self.scope = scope
+        self.key = key
+        self.operation = operation
+        self.arguments = arguments
+        self.errors = errors
+        self.runs = 0  # of Database.run, so far
+        self.running = False  # whether one of them is outstanding
+        self.calls: dict[str, int] = {}  # callee's operation -> how many, so far
+        self.over = False  # whether the operation has ended
+
+    @property
+    def reused(self) -> str:
+        """What is said when its key stands for another request."""
+        return (
+            f"{self.operation}: the idempotency key {self.key!r} came with other arguments before; "
+            "a new request needs a key of its own."
+        )
+
+    def key_for(self, operation: str) -> str:
+        """The key of the next call of a sibling's operation: the same in every repetition, and nobody else's."""
+        number = self.calls[operation] = self.calls.get(operation, 0) + 1
+        return digest(self.scope, operation, str(number))
+
+
+def digest(*parts: str) -> str:
+    """32 hex digits that stand for these texts in this order."""
+    hashed = blake2b(digest_size=16)
+    for part in parts:
+        encoded = part.encode()
+        hashed.update(len(encoded).to_bytes(8, "big") + encoded)
+    return hashed.hexdigest()
+
+
+_keyed: contextvars.ContextVar[Keyed | None] = contextvars.ContextVar("ropewalk_keyed", default=None)
+
+
+def current_key() -> Keyed | None:
+    """The request under a key that the running operation answers; None without a key, or outside of any."""
+    keyed = _keyed.get()
+    return keyed if keyed is not None and not keyed.over else None
+
+
+enter_key = _keyed.set
+leave_key = partial(undo, _keyed)
 
 
 def bound(callback: Callable[P, R]) -> Callable[P, R]:

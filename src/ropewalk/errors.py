@@ -147,6 +147,12 @@ class Conflict(_CallerError):
     status = 409
 
 
+class InFlight(Conflict):
+    """Raised when a request under the same idempotency key is being answered; `Retry-After` says when to ask again."""
+
+    retryable = True
+
+
 class Gone(_CallerError):
     """Raised when what was asked for existed and will not come back."""
 
@@ -169,6 +175,10 @@ class Unprocessable(_CallerError):
     """Raised when a request was parsed and is wrong; `errors` names every wrong field."""
 
     status = 422
+
+
+class KeyReused(Unprocessable):
+    """Raised when an idempotency key stands for another request already; a new request needs a new key."""
 
 
 class TooManyRequests(_CallerError):

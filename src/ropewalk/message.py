@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from .context import NOWHERE, Context, undo
+from .errors import RopewalkError
 
 
 class Principal(Struct, frozen=True, gc=False):
@@ -40,6 +41,12 @@ class Called(Protocol):
     def id(self) -> str: ...  # "payments.charge"
     @property
     def idempotent(self) -> bool: ...
+    @property
+    def safe(self) -> bool: ...  # changes nothing
+    @property
+    def keyed(self) -> bool: ...  # may be repeated under its key
+    @property
+    def raises(self) -> tuple[type[RopewalkError], ...]: ...
     @property
     def cancellable(self) -> bool: ...
     @property

@@ -209,6 +209,8 @@ class Operation:
         self.route = declared.route
         self.raises = declared.raises
         self.idempotent = declared.idempotent if declared.idempotent is not None else method in _IDEMPOTENT
+        self.safe = method == "GET"
+        self.keyed = self.idempotent and method not in _IDEMPOTENT  # may be repeated, under a key
         self.cancellable = declared.cancellable if declared.cancellable is not None else method == "GET"
         self.access = declared.access
         self.scopes = declared.scopes

@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 
 from .codec.parameters import spelt
 from .codec.routes import shape
-from .context import Context, current_context, enter_context, leave_context
+from .context import Context, current_context, current_key, enter_context, leave_context
 from .driver import Driver, Run
 from .errors import DeclarationError, RopewalkError, Unavailable
 from .handler import Handler
@@ -443,13 +443,23 @@ def _remote(operation: Operation) -> Callable[..., Awaitable[Any]]:
 
 
 async def _call(handler: Handler, operation: Operation, arguments: dict[str, Any]) -> Any:
-    request = Request(operation, arguments, current_context(), caller())
+    request = Request(operation, arguments, _context_of(operation), caller())
     try:
         response = await handler(request)
     except RopewalkError as error:
         error.met_at = error.met_at or operation.service
         raise
     return response if operation.raw and not operation.streams else response.body
+
+
+def _context_of(operation: Operation) -> Context:
+    """The context of a call: its key is derived from that of the operation that calls, unless somebody set one."""
+    context, keyed = current_context(), current_key()
+    if operation.safe:
+        return msgspec.structs.replace(context, key=None) if context.key is not None else context
+    if keyed is None or context.key != keyed.key:
+        return context
+    return msgspec.structs.replace(context, key=keyed.key_for(operation.id))
 
 
 class Call(Deferred[Any]):

@@ -26,7 +26,7 @@ class TestSQLiteStore(StoreContract):
         from twisted.internet import reactor
 
         async def make() -> SQLiteStore:
-            return SQLiteStore("sqlite", tmp_path, reactor)
+            return SQLiteStore("sqlite", tmp_path, reactor, lambda: 1_777_626_000.0)
 
         return make
 

@@ -21,6 +21,7 @@ from ropewalk import (
     Context,
     Database,
     DeadlineExceeded,
+    InFlight,
     Principal,
     Request,
     Response,
@@ -48,7 +49,7 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "hotel"
 sys.path.insert(0, str(EXAMPLE))  # as the system does that has its file there
 
 STARTS_AT = "2026-05-01T09:00:00+00:00"
-ALWAYS = (Unprocessable, DeadlineExceeded)  # what any operation may answer, and need not list
+ALWAYS = (Unprocessable, DeadlineExceeded, InFlight)  # what any operation may answer, and need not list
 TICK = 0.01  # seconds of virtual time: shorter than anything the hotel waits for
 
 
@@ -156,7 +157,7 @@ class House:
         def in_a_while(function: Callable[[], Any]) -> Awaitable[Any]:
             return deferLater(self.time, self.random.random() * TICK, function)
 
-        return open_sqlite(name, None, tables, in_a_while)
+        return open_sqlite(name, None, tables, in_a_while, lambda: 0.0)
 
     # -- what SiblingAgent asks of an agent
 

@@ -21,6 +21,9 @@ class Operation(msgspec.Struct, frozen=True):
 
     id: str = "payments.charge"
     idempotent: bool = False
+    safe: bool = False
+    keyed: bool = False
+    raises: tuple[type[Exception], ...] = ()
     cancellable: bool = False
     access: str = "siblings"
     scopes: frozenset[str] = frozenset()

@@ -101,6 +101,7 @@ def shared(*names: str) -> dict[str, Any]:
             "Unauthorized": "401",
             "Forbidden": "403",
             "NotFound": "404",
+            "InFlight": "409",
             "NotAcceptable": "406",
             "Conflict": "409",
             "ContentTooLarge": "413",
@@ -270,7 +271,8 @@ def test_an_operation_without_a_route_is_called_by_its_id():
                 "name": "Idempotency-Key",
                 "in": "header",
                 "description": (
-                    "May be anything that is not used twice: a request that is repeated under its key is run once."
+                    "May be anything of 255 characters at most that is not used twice: "
+                    "a request that is repeated under its key has its effect once."
                 ),
                 "schema": {"type": "string"},
             }
@@ -296,6 +298,7 @@ def test_an_operation_without_a_route_is_called_by_its_id():
         "responses": {
             "200": {"description": "OK", "content": {"application/json": {"schema": {"type": "integer"}}}},
             **shared(*READS_A_BODY),
+            **shared("InFlight"),
         },
     } == described(Hotels)["paths"]["/-/hotels/2/merge"]["post"]
 

@@ -26,6 +26,7 @@ from ropewalk import (
     Client,
     DeadlineExceeded,
     Form,
+    KeyReused,
     NotFound,
     Principal,
     Query,
@@ -49,7 +50,7 @@ from .hotels import Hotels
 from .notifications import PAGE as MAILS
 from .notifications import MailId, Notifications
 from .receipts import NothingPaid, Receipts
-from .reservations import KeyReused, NotInState, PaymentDeclined, PaymentUnavailable, Reservations, TooLate
+from .reservations import NotInState, PaymentDeclined, PaymentUnavailable, Reservations, TooLate
 from .rooms import PAGE as BOOKINGS
 from .rooms import Reservation
 from .shown import FILTERS, GLOBALS
@@ -198,7 +199,13 @@ class BookingUI(Service, name="booking-ui", version="1.0.0"):
             why = "" if reason in ("", "card declined") else f" ({reason})"
             alert = f"Your card was declined{why}. Nothing was charged. Please try another card."
             return await self._payment(stay, form, session, 402, alert=alert)
-        except (SoldOut, StayNotPossible, KeyReused, NotInState) as error:
+        except KeyReused:
+            alert = (
+                "This form was sent before, with other details. Look at “My bookings” to see whether that was booked, "
+                "and if not, send it again."
+            )
+            return await self._payment(stay, form, session, 409, alert=alert)
+        except (SoldOut, StayNotPossible) as error:
             return await self._payment(stay, form, session, 409, alert=f"This cannot be booked: {error.detail}")
         except PaymentUnavailable as error:
             return await self._payment(stay, form, session, 503, alert=_unpaid(error), letter="d")

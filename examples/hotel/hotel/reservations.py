@@ -24,7 +24,6 @@ from twisted.logger import Logger
 from ropewalk import (
     Client,
     Conflict,
-    Context,
     Database,
     NotFound,
     Principal,
@@ -46,7 +45,7 @@ from .hotels import Hotels
 from .notifications import Letter, Notifications
 from .occupancy import HotelIds, Occupancy, Taken
 from .payments import Card, ChargeOrder, PaymentDeclined, Payments, RefundOrder
-from .rooms import Guest, KeyReused, NotInState, Reservation, State
+from .rooms import Guest, NotInState, Reservation, State
 from .today import read_clock
 from .words import (
     Currency,
@@ -189,14 +188,12 @@ class Reservations(Occupancy, Service, name="reservations", version="1.0.0"):
             NotFound,
             SoldOut,
             StayNotPossible,
-            NotInState,
-            KeyReused,
             PaymentDeclined,
             PaymentUnavailable,
             Unavailable,
         ),
     )
-    async def book(self, booking: Booking, principal: Principal = given, context: Context = given) -> Reservation:
+    async def book(self, booking: Booking, principal: Principal = given) -> Reservation:
         """Book a stay: keep a room, charge the card, confirm.
 
         402: the card was declined, and the room is free again. 503: payment could not be made, and the room is free
@@ -204,24 +201,18 @@ class Reservations(Occupancy, Service, name="reservations", version="1.0.0"):
         A mail tells the guest, if it can be sent. Under an idempotency key a repetition goes on where the first try
         was left.
         """
-        made = await self._keep("pending", booking.stay, booking.guest, _subject(principal), context.key)
-        if made.state == "confirmed":
-            return made
-        if made.state == "declined":
-            raise PaymentDeclined("The card was declined.", reason="card declined")
-        if made.state != "pending":
-            raise NotInState(f"This booking was tried before and is {made.state}; begin a new one.", state=made.state)
+        made = await self._keep("pending", booking.stay, booking.guest, _subject(principal))
         return await self._pay(made, booking.card)
 
     @post(
         "/holds",
         status=201,
         idempotent=True,
-        raises=(Unauthorized, NotFound, SoldOut, StayNotPossible, KeyReused, Unavailable),
+        raises=(Unauthorized, NotFound, SoldOut, StayNotPossible, Unavailable),
     )
-    async def hold(self, hold: Hold, principal: Principal = given, context: Context = given) -> Reservation:
+    async def hold(self, hold: Hold, principal: Principal = given) -> Reservation:
         """Keep a room for a while, without payment."""
-        return await self._keep("held", hold.stay, hold.guest, _subject(principal), context.key)
+        return await self._keep("held", hold.stay, hold.guest, _subject(principal))
 
     @operation(idempotent=True, raises=(NotFound, NotInState))
     async def confirm(self, reservation_id: UUID, charge_id: UUID) -> Reservation:
@@ -306,14 +297,14 @@ class Reservations(Occupancy, Service, name="reservations", version="1.0.0"):
 
     # -- the steps
 
-    async def _keep(self, state: State, stay: Stay, guest: Guest, subject: str, key: str | None) -> Reservation:
-        """Take a room; what was made under `key` before, if anything was."""
+    async def _keep(self, state: State, stay: Stay, guest: Guest, subject: str) -> Reservation:
+        """Take a room."""
         hotel = await self._hotels.read(stay.hotel_id)
         room = hotel.room_kind(stay.kind)
         now = await read_clock(self._http)
         self._check(stay, room, now)
         wanted = self._reservation(state, stay, guest, subject, hotel, room, now)
-        return await self._database.run(rooms.take, wanted, room.count, key)
+        return await self._database.run(rooms.take, wanted, room.count)
 
     def _check(self, stay: Stay, room: RoomKind, now: datetime) -> None:
         # The day in UTC: in the hotels' time zones a night that begins is at most a few hours older or younger.
@@ -418,7 +409,6 @@ __all__ = [
     "Card",
     "Guest",
     "Hold",
-    "KeyReused",
     "NotInState",
     "PaymentDeclined",
     "PaymentUnavailable",

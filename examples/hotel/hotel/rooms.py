@@ -22,7 +22,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from msgspec import Struct
 
-from ropewalk import Conflict, NotFound, Transaction, Unprocessable
+from ropewalk import Conflict, NotFound, Transaction
 
 from .occupancy import Taken
 from .words import Currency, Email, Line, Money, SoldOut, Stay, nights_of
@@ -56,10 +56,6 @@ BATCH = 100  # reservations settled in one sweep: what is left waits for the nex
 
 class NotInState(Conflict):
     """Raised when a reservation is in a state from which this cannot be done; `state` names it."""
-
-
-class KeyReused(Unprocessable):
-    """Raised when an idempotency key comes again with another stay."""
 
 
 class Guest(Struct, frozen=True):
@@ -98,7 +94,6 @@ reservations = sa.Table(
     "reservations",
     metadata,
     sa.Column("id", sa.Uuid, primary_key=True),
-    sa.Column("key", sa.Text),  # the idempotency key it was made under
     sa.Column("state", sa.String(10), nullable=False),
     sa.Column("subject", sa.Text, nullable=False),
     sa.Column("hotel_id", sa.Integer, nullable=False),
@@ -120,7 +115,6 @@ reservations = sa.Table(
     sa.Column("charge_id", sa.Uuid),
     sa.Column("refund_due", sa.BigInteger, nullable=False),
     sa.Column("refunded", sa.BigInteger, nullable=False),
-    sa.UniqueConstraint("subject", "key"),
     sa.Index("reservations_of_a_subject", "subject", "arrival"),
     sa.Index("reservations_by_state", "state", "held_until"),
 )
@@ -135,20 +129,13 @@ taken = sa.Table(
 )
 
 
-def take(tx: Transaction, wanted: Reservation, rooms: int, key: str | None) -> Reservation:
+def take(tx: Transaction, wanted: Reservation, rooms: int) -> Reservation:
     """Take a place in each night of the stay, of which there are `rooms`, and write the reservation down.
 
-    Under a `key` the subject used before it is the reservation made then. Raises SoldOut, KeyReused.
+    Raises SoldOut.
     """
-    if key is not None:
-        row = tx.execute(_all().where(_by(wanted.subject), reservations.c.key == key)).one_or_none()
-        if row is not None:
-            made = _reservation(row)
-            if (made.stay, made.guest) != (wanted.stay, wanted.guest):
-                raise KeyReused("This idempotency key was used for another stay; a new booking needs a new key.")
-            return made
     places = _free_places(tx, wanted.stay, rooms)
-    tx.execute(reservations.insert().values(**_columns(wanted), key=key))
+    tx.execute(reservations.insert().values(**_columns(wanted)))
     stay = wanted.stay
     tx.execute(
         taken.insert(),

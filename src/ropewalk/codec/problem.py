@@ -48,7 +48,7 @@ def from_problem(
     type = str(problem.get("type", ""))
     cls = {each.type: each for each in raises}.get(type) or RopewalkError.registry.get(type)
     if cls is None:
-        cls = _BY_STATUS.get(status) or (Unavailable if status >= 500 else RopewalkError)
+        cls = BY_STATUS.get(status) or (Unavailable if status >= 500 else RopewalkError)
     # Not cls(...): a subclass may take arguments of its own, and what it was made of is in the document.
     error = cls.__new__(cls)
     RopewalkError.__init__(
@@ -63,9 +63,9 @@ def from_problem(
     return error
 
 
-_BY_STATUS: dict[int, type[RopewalkError]] = {
-    cls.status: cls
-    for cls in RopewalkError.registry.values()
-    if cls.__module__ == RopewalkError.__module__ and not cls.__name__.startswith("_") and cls is not RopewalkError
-}
-assert _BY_STATUS[504] is DeadlineExceeded
+# The built-in errors; of several of one status the most general, which its own subclasses follow.
+BY_STATUS: dict[int, type[RopewalkError]] = {}
+for _cls in RopewalkError.registry.values():
+    if _cls.__module__ == RopewalkError.__module__ and not _cls.__name__.startswith("_") and _cls is not RopewalkError:
+        BY_STATUS.setdefault(_cls.status, _cls)
+assert BY_STATUS[504] is DeadlineExceeded

@@ -25,7 +25,7 @@ from ..codec.schema import BINARY, REF, Schema, Schemas, as_json
 from ..message import Response
 from ..operation import Operation
 from ..service import Description
-from ..telemetry.propagation import KEY
+from ..telemetry.propagation import KEY, LONGEST_KEY
 from .openapi_answers import Answers, Problem, ValidationProblem
 from .openapi_parameters import converters, default, is_needed, narrowed, parameter, sent
 
@@ -211,7 +211,8 @@ class _Writer:
 _KEY_PARAMETER: Schema = {
     "name": "-".join(word.capitalize() for word in KEY.split("-")),
     "in": "header",
-    "description": "May be anything that is not used twice: a request that is repeated under its key is run once.",
+    "description": f"May be anything of {LONGEST_KEY} characters at most that is not used twice: a request that is "
+    "repeated under its key has its effect once.",
     "schema": {"type": "string"},
 }
 

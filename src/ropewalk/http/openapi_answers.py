@@ -17,6 +17,7 @@ from ..errors import (
     BadRequest,
     ContentTooLarge,
     Forbidden,
+    InFlight,
     NotAcceptable,
     NotFound,
     RopewalkError,
@@ -117,13 +118,13 @@ class Answers:
         """What the framework answers before the operation has begun."""
         binding = operation.binding
         sources = {p.source for p in binding.parameters}
-        if binding.content_types or sources & {"path", "query"}:
+        if operation.keyed or binding.content_types or sources & {"path", "query"}:
             yield BadRequest
         if binding.content_types:
             yield ContentTooLarge
             yield UnsupportedMediaType
         passed = converters(operation)
-        if any(may_be_wrong(p, self._schemas.of(p.type), passed) for p in sent(operation)):
+        if operation.keyed or any(may_be_wrong(p, self._schemas.of(p.type), passed) for p in sent(operation)):
             yield Unprocessable
         if operation.access == "user" or operation.scopes:
             yield Unauthorized
@@ -131,6 +132,8 @@ class Answers:
             yield Forbidden
         if passed:
             yield NotFound
+        if operation.keyed:
+            yield InFlight
         if not operation.accepts_any:
             yield NotAcceptable
 

@@ -30,6 +30,9 @@ class Foreign(Struct, frozen=True):
     id: str
     access: str = "siblings"
     idempotent: bool = False
+    safe: bool = True  # its own affair: what it takes is not known, and so no key of it
+    keyed: bool = False
+    raises: tuple[type[RopewalkError], ...] = ()
     cancellable: bool = True
     scopes: frozenset[str] = frozenset()
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
+from ..codec.problem import BY_STATUS
 from ..codec.problem import CONTENT_TYPE as PROBLEM
 from ..errors import RopewalkError
 from .stub_layout import INDENT, Bracketed, Expression, camel, docstring, laid, quoted, unused
@@ -17,10 +18,10 @@ BUILT_IN: Mapping[str, Any] = {  # by problem type
     for cls in cast(Mapping[str, Any], RopewalkError.registry).values()
     if cls.__module__ == RopewalkError.__module__ and not cls.__name__.startswith("_")
 }
-_BY_STATUS = {str(cls.status): cls for cls in BUILT_IN.values() if cls is not RopewalkError}
+_BY_STATUS = {str(status): cls for status, cls in BY_STATUS.items()}
 EXPORTED = (  # by `ropewalk` itself
-    *("BadRequest", "Conflict", "DeadlineExceeded", "Forbidden", "Gone", "NotFound", "RopewalkError"),
-    *("TooManyRequests", "Unauthorized", "Unavailable", "Unprocessable"),
+    *("BadRequest", "Conflict", "DeadlineExceeded", "Forbidden", "Gone", "InFlight"),
+    *("KeyReused", "NotFound", "RopewalkError", "TooManyRequests", "Unauthorized", "Unavailable", "Unprocessable"),
 )
 
 

@@ -16,6 +16,7 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from ..interfaces import IStore
+from ..store import records
 from ..store.database import Database, InThread, closed
 
 
@@ -23,10 +24,14 @@ from ..store.database import Database, InThread, closed
 class SQLiteStore:
     """Databases as files in one folder, each with a thread of its own: SQLite's transactions are serial anyway."""
 
-    def __init__(self, where: str, folder: Path, reactor: Any) -> None:
-        """`where`: what the configuration said, "sqlite"; `folder`: where the files lie; `reactor`: for its threads."""
+    def __init__(self, where: str, folder: Path, reactor: Any, now: Callable[[], float]) -> None:
+        """`where`: what the configuration said, "sqlite"; `folder`: where the files lie; `reactor`: for its threads.
+
+        `now`: wall-clock seconds.
+        """
         self._folder = folder
         self._reactor = reactor
+        self._now = now
         self._closed = False
         self._pools: list[ThreadPool] = []
 
@@ -35,7 +40,8 @@ class SQLiteStore:
         pool = ThreadPool(0, 1, f"database-{service}")
         pool.start()
         self._pools.append(pool)
-        return open_sqlite(service, self._folder / f"{service}.sqlite3", tables, partial(self._in_thread, pool))
+        path = self._folder / f"{service}.sqlite3"
+        return open_sqlite(service, path, tables, partial(self._in_thread, pool), self._now)
 
     def close(self) -> None:
         """End the threads, when what they do is done."""
@@ -54,12 +60,14 @@ def open_sqlite(
     path: Path | None,
     tables: sqlalchemy.MetaData | None,
     in_thread: InThread,
+    now: Callable[[], float],
     *,
     synchronous: str = "FULL",
 ) -> Database:
     """The database of the service `name` in the file `path`, None for one in memory; missing `tables` are made.
 
     `in_thread` must call one function at a time: that makes transactions serial, which is SQLite's own order.
+    `now`: wall-clock seconds.
     `synchronous`: as SQLite's pragma; FULL, so that acknowledged means durable, power failure included.
     """
     if path is not None:
@@ -71,9 +79,10 @@ def open_sqlite(
     )
     event.listen(engine, "connect", partial(_settings, synchronous=synchronous))
     event.listen(engine, "begin", _begin)
-    if tables is not None:
-        tables.create_all(engine)
-    return Database(name, engine, in_thread, _is_conflict)
+    for each in (tables, records.metadata):
+        if each is not None:
+            each.create_all(engine)
+    return Database(name, engine, in_thread, _is_conflict, now)
 
 
 def _settings(connection: Any, _record: Any, *, synchronous: str) -> None:

@@ -75,6 +75,12 @@ class DrainSection(_Section):
     limit: float = Field(default=30.0, ge=0, le=3600)  # seconds; Kubernetes kills after 30 by default
 
 
+class RecordsSection(_Section):
+    """How long a service remembers what came of a request under an idempotency key; later it is another request."""
+
+    age: float = Field(default=7 * 86400.0, ge=3600, le=366 * 86400)  # seconds; longer than anybody asks again
+
+
 class LogSection(_Section):
     """What the log says."""
 
@@ -105,6 +111,7 @@ class SystemFile(Settings):
     provide: dict[Target, Target] = Field(default_factory=dict)
     auth: AuthSection = AuthSection()
     drain: DrainSection = DrainSection()
+    records: RecordsSection = RecordsSection()
     log: LogSection = LogSection()
     cors: CorsSection = CorsSection()
 

@@ -21,13 +21,14 @@ from twisted.application.service import Service as LifecycleService
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IReactorTCP, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import Invalid
 from zope.interface.verify import verifyObject
 
 from ..discovery.resolve import Resolve
 from ..driver import Driver
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, RopewalkError
 from ..filters.trace import Done
 from ..handler import Handler, compose
 from ..http.client import HTTPConnection, agent, connections
@@ -57,6 +58,7 @@ from .trust import Trust, says_who, says_whose
 from .workers import Workers
 
 LAG_PROBE = 0.25  # seconds between looks at how late the reactor is
+PURGE = 600.0  # seconds between looks for records that have grown old
 BACKLOG = 4096  # Linux's default net.core.somaxconn: no more connections than that can wait to be accepted
 
 Listen = Callable[[Any, str], Deferred[Any]]
@@ -114,12 +116,14 @@ class Process(LifecycleService):
         self._server_meters: dict[str, Calls] = {}
         self._sites: list[Site] = []
         self._ports: list[Any] = []
-        self._store: IStore = store or _configured_store(config, data, reactor)
+        self._store: IStore = store or _configured_store(config, data, reactor, now)
         self._trust = Trust(config, data, now, self.random)
         self._sessions: dict[str, Sessions] = {}
         self._mounts: dict[str, Mounts] = {}
         self._connections = connections(reactor)
         self._agent = agent(reactor, self._connections)
+        self._databases: dict[str, Database] = {}
+        self._purging: Deferred[Any] | None = None
         self._probe: Any = None
         self._started: Deferred[None] | None = None
 
@@ -148,6 +152,7 @@ class Process(LifecycleService):
         for place in self.placement.hosted_by(self._process):
             await self._open(place)
         self._watch_lag(self.clock.seconds())
+        self._purging = self.driver.run(self._purge()).addErrback(lambda failure: failure.trap(CancelledError))
         self.ready = True
 
     async def _stop(self) -> None:
@@ -184,11 +189,22 @@ class Process(LifecycleService):
         with suppress(TimeoutError):
             async with asyncio.timeout_at(ends):
                 await _without_calls(self.meters)
+        if self._purging is not None:
+            self._purging.cancel()
         if self._probe is not None and self._probe.active():
             self._probe.cancel()
         await self._connections.closeCachedConnections()
         await self.workers.close()
         self._store.close()
+
+    async def _purge(self) -> None:
+        while True:
+            await deferLater(self.clock, PURGE)
+            for name, database in self._databases.items():
+                try:
+                    await database.purge(self.config.file.records.age)
+                except RopewalkError as error:
+                    _log.warn("records of {name} not purged: {error}", name=name, error=error)
 
     def _failed(self, failure: Any) -> None:
         if not self.running and failure.check(CancelledError):  # it was to stop before it was ready: nothing failed
@@ -234,7 +250,7 @@ class Process(LifecycleService):
 
     def _things(self, name: str, cls: type[Service]) -> dict[Any, Callable[[], Any]]:
         things: dict[Any, Callable[[], Any]] = {
-            Database: lambda: self._store.open(name, getattr(cls, "tables", None)),
+            Database: lambda: self._database(name, cls),
             Workers: lambda: self.workers,
             Random: lambda: self.random,
             IReactorTime: lambda: self.clock,
@@ -247,6 +263,10 @@ class Process(LifecycleService):
         for interface, provider in self.config.file.provide.items():
             things[_imported(interface)] = partial(_provided, _imported(interface), _imported(provider))
         return things
+
+    def _database(self, name: str, cls: type[Service]) -> Database:
+        self._databases[name] = self._store.open(name, getattr(cls, "tables", None))
+        return self._databases[name]
 
     def _settings(self, name: str, cls: type[Settings]) -> Settings:
         return load_settings(cls, name, self.config.settings_of(name), self.config.origins)
@@ -328,9 +348,9 @@ async def _without_calls(meters: Iterable[Calls]) -> None:
         await asyncio.sleep(0.02)
 
 
-def _configured_store(config: Config, data: Path, reactor: Any) -> IStore:
+def _configured_store(config: Config, data: Path, reactor: Any, now: Callable[[], float]) -> IStore:
     store = config.file.adapters.store
-    made: IStore = find_adapter("store", store).load()(store, data, reactor)
+    made: IStore = find_adapter("store", store).load()(store, data, reactor, now)
     return made
 
 

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..filters.authenticate import Authenticate
 from ..filters.deadline import Deadline
+from ..filters.key import GiveKey, UnderKey
 from ..filters.measure import Measure, Meter
 from ..filters.trace import Done, TraceCalls
 from ..handler import Filter
@@ -40,7 +41,8 @@ def server_stack(
         Deadline(clock, timeout, unless_given=True),
         # Before the payload is read: a stranger's body is not worth decoding.
         Authenticate(authenticators),
-        # (key: after it is known whose key it is)
+        # After it is known whose key it is.
+        UnderKey(),
     ]
 
 
@@ -59,5 +61,7 @@ def client_stack(
         Measure(meter, clock.seconds),
         # Of the whole call, all tries and waits between them included.
         Deadline(clock, timeout),
+        # Before the tries: they all have one key.
+        GiveKey(random, clock),
         # (budgeted retry → pick an instance → eject → timeout of the try)
     ]

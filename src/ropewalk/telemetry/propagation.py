@@ -20,6 +20,7 @@ ATTEMPT = "ropewalk-attempt"
 LONGEST = 86400.0  # seconds; what a sibling asks for beyond a day is an error of its own
 IDENTITY = "ropewalk-identity"  # who calls: a signed token, see http/identity.py
 KEY = "idempotency-key"
+LONGEST_KEY = 255  # characters
 RAN = "ropewalk-ran"  # of a reply that is a problem: whether the operation ran (errors.Ran)
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")

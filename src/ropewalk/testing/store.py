@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -22,7 +23,9 @@ from zope.interface import implementer
 from ..errors import Unavailable
 from ..interfaces import IStore
 from ..memory.store import open_sqlite
-from ..store.database import Database, Transaction, closed
+from ..store import Database, Transaction
+from ..store.database import closed
+from ..store.records import Refused, name_of
 from .hosts import Host, Reactor
 from .moments import Stopped
 
@@ -55,13 +58,16 @@ class DatabaseHost:
         """The database itself; missing `tables` are made."""
         if self._database is None:
             # No power fails here but by our own hand, and that leaves what was committed.
-            self._database = open_sqlite(self.service, self._path, None, _never, synchronous="OFF")
+            self._database = open_sqlite(
+                self.service, self._path, None, _never, partial(self._world.wall, self.host), synchronous="OFF"
+            )
             engine = self._database._engine
             event.listen(engine, "connect", self._connected)
             event.listen(engine, "close", self._disconnected)
             event.listen(engine, "invalidate", self._disconnected)
             event.listen(engine, "before_cursor_execute", self._before_statement)
             event.listen(engine, "after_cursor_execute", self._after_statement)
+            engine.dispose()  # the connection that made the tables: the next one is heard of
         if tables is not None:
             tables.create_all(self._database._engine)
         return self._database
@@ -175,13 +181,14 @@ class SimulatedDatabase(Database):
         self._server = server
         self._world = world
         self._check = check
+        self._now = partial(world.wall, reactor.host)
 
-    async def run(self, function: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+    async def _run(self, function: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> Any:
         """As Database; in virtual time."""
         self._check()
         name = effect_of(function)
         await self._world.moments.reach(self._reactor, f"before:{name}")
-        answer: Deferred[R] = Deferred(lambda _: None)  # who cancels it hears nothing more; the transaction goes on
+        answer: Deferred[Any] = Deferred(lambda _: None)  # who cancels it hears nothing more; the transaction goes on
         patience = self._reactor.callLater(PATIENCE, self._give_up, answer)
         self._send(function, name, args, kwargs, answer)
         try:
@@ -193,7 +200,7 @@ class SimulatedDatabase(Database):
         return result
 
     def _send(
-        self, function: Callable[..., R], name: str, args: Any, kwargs: Mapping[str, Any], answer: Deferred[R]
+        self, function: Callable[..., Any], name: str, args: Any, kwargs: Mapping[str, Any], answer: Deferred[Any]
     ) -> None:
         client, server = self._reactor.host, self._server.host
 
@@ -217,9 +224,10 @@ class SimulatedDatabase(Database):
                 outcome: Any = self._server.transact(self._reactor, function, args, kwargs)
             except Stopped:
                 return
-            except Exception:
+            except Exception as error:
                 outcome = Failure()
-                self._world.tell(client, "rollback", f"{name}: {outcome.type.__name__}", server.name)
+                meant = error.error if isinstance(error, Refused) else error
+                self._world.tell(client, "rollback", f"{name}: {type(meant).__name__}", server.name)
             else:
                 self._world.tell(client, "commit", name, server.name)
             self._world.moments.now(self._reactor, f"after:{name}/commit")
@@ -244,7 +252,7 @@ class LookingDatabase(Database):
         self._server = server
 
     async def run(self, function: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """As Database; takes no time."""
+        """As Database, and under no key; takes no time."""
         return self.peek(function, *args, **kwargs)
 
     def peek(self, function: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -282,9 +290,7 @@ class SimulatedStore:
 
 def effect_of(function: Any) -> str:
     """The name of a function in moments and stories: "take"."""
-    while hasattr(function, "func"):
-        function = function.func
-    return str(getattr(function, "__name__", type(function).__name__)).strip("_<>") or "run"
+    return name_of(function).strip("_<>") or "run"
 
 
 async def _never(_: Any) -> Any:

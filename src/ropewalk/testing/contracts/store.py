@@ -15,7 +15,8 @@ from zope.interface.verify import verifyObject
 from ...driver import Driver, settled
 from ...errors import NotFound, RopewalkError, Unavailable
 from ...interfaces import IStore
-from ...store.database import ATTEMPTS, Database, Transaction
+from ...store import Database, Transaction
+from ...store.database import ATTEMPTS
 from .suite import Contract
 
 metadata = sa.MetaData()

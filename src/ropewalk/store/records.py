@@ -1,0 +1,193 @@
+"""Keys and their records: what makes a run of `Database.run` under a key have its effect once.
+
+The record of a run commits with its effect: whose key it was, for which request, the how manieth run of it, of which
+function, and what it returned or which declared error it raised. A repetition finds the record, and gets what it holds.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from msgspec import Struct
+
+from ..codec.problem import from_problem, to_problem
+from ..context import Keyed
+from ..errors import KeyReused, RopewalkError
+from .transaction import Transaction
+
+BATCH = 500  # records that are deleted in one transaction, so that nobody waits for long
+
+metadata = sa.MetaData()
+records = sa.Table(
+    "ropewalk_records",
+    metadata,
+    sa.Column("scope", sa.String(32), primary_key=True),  # tenant, principal, operation and key: see Keyed
+    sa.Column("run", sa.Integer, primary_key=True, autoincrement=False),  # the first of the request is 1
+    sa.Column("function", sa.String(200), primary_key=True),
+    sa.Column("arguments", sa.String(32), nullable=False),  # what stands for those of the request
+    sa.Column("operation", sa.String(200), nullable=False),  # for people, as is the next one
+    sa.Column("key", sa.String(255), nullable=False),
+    sa.Column("status", sa.Integer, nullable=False),  # 0: it returned; else that of the error it raised
+    sa.Column("ran", sa.String(5), nullable=False),  # of an error
+    sa.Column("result", sa.LargeBinary, nullable=False),  # JSON: what it returned, or a problem document
+    sa.Column("at", sa.BigInteger, nullable=False, index=True),  # seconds since 1970, UTC
+    sqlite_with_rowid=False,
+)
+
+
+class Outcome(Struct, frozen=True):
+    """What a run came to, as its record has it."""
+
+    status: int
+    ran: str
+    result: bytes
+
+
+class Recorded:
+    """A function of `Database.run`, to be called under a key: its own effect, or what the record holds.
+
+    Called in the transaction, it returns an Outcome. It raises Refused for a declared error, whose effect must not
+    commit; `refusal`, called in a transaction after that, commits its record.
+    """
+
+    def __init__(self, function: Callable[..., Any], keyed: Keyed, run: int, now: float) -> None:
+        """`now`: wall-clock seconds."""
+        self.func = function
+        self._keyed = keyed
+        self._run = run
+        self._now = int(now)
+        self._name = name_of(function)[:200]
+
+    def __call__(self, tx: Transaction, *args: Any, **kwargs: Any) -> Outcome:
+        known = self._known(tx)
+        if known is not None:
+            return known
+        try:
+            value = self.func(tx, *args, **kwargs)
+        except self._keyed.errors as error:
+            if isinstance(error, RopewalkError) and is_definite(error):
+                raise Refused(error) from error
+            raise
+        return self._write(tx, Outcome(0, "", self._encoded(value)))
+
+    def refusal(self, tx: Transaction, error: RopewalkError) -> Outcome:
+        """The record of an error, written now, unless somebody was faster."""
+        problem = msgspec.json.encode(to_problem(error), enc_hook=str)
+        return self._known(tx) or self._write(tx, Outcome(error.status, error.ran, problem))
+
+    def value(self, outcome: Outcome) -> Any:
+        """What the caller gets: returned, or raised."""
+        if not outcome.status:
+            return decoder_of(self.func)(outcome.result)
+        declared = [each for each in self._keyed.errors if issubclass(each, RopewalkError)]
+        raise from_problem(outcome.status, outcome.result, declared, ran=outcome.ran)
+
+    def _known(self, tx: Transaction) -> Outcome | None:
+        found = tx.execute(
+            sa.select(records.c.arguments, records.c.status, records.c.ran, records.c.result).where(
+                records.c.scope == self._keyed.scope,
+                records.c.run == self._run,
+                records.c.function == self._name,
+            )
+        ).one_or_none()
+        if found is None:
+            return None
+        if found.arguments != self._keyed.arguments:
+            raise KeyReused(self._keyed.reused)
+        return Outcome(found.status, found.ran, bytes(found.result))
+
+    def _write(self, tx: Transaction, outcome: Outcome) -> Outcome:
+        keyed = self._keyed
+        try:
+            tx.execute(
+                records.insert().values(
+                    scope=keyed.scope,
+                    run=self._run,
+                    function=self._name,
+                    arguments=keyed.arguments,
+                    operation=keyed.operation,
+                    key=keyed.key,
+                    status=outcome.status,
+                    ran=outcome.ran,
+                    result=outcome.result,
+                    at=self._now,
+                )
+            )
+        except sa.exc.IntegrityError as error:
+            raise Overtaken from error
+        return outcome
+
+    def _encoded(self, value: Any) -> bytes:
+        if isinstance(value, sa.Result):
+            value = None
+        try:
+            return msgspec.json.encode(value)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"{self._name}: under an idempotency key, what a function of Database.run returns is kept, so it must "
+                f"be a value that can be written as JSON; got {type(value).__name__}: {error}."
+            ) from error
+
+
+class Overtaken(Exception):
+    """Raised when another instance has written the record since this transaction looked: it is to run again."""
+
+
+class Refused(Exception):
+    """Raised out of a transaction whose function has raised a declared error: nothing of it is to commit."""
+
+    def __init__(self, error: RopewalkError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def is_definite(error: RopewalkError) -> bool:
+    """Whether the same request would be answered with it again: a refusal is, a failure or a lack of time is not."""
+    return error.status < 500 and not error.retryable
+
+
+def purge(tx: Transaction, before: int) -> int:
+    """Delete a batch of the records written before `before`, seconds since 1970; how many those were."""
+    each = (records.c.scope, records.c.run, records.c.function)
+    old = sa.select(*each).where(records.c.at < before).order_by(records.c.at).limit(BATCH)
+    found = tx.execute(old).all()
+    for row in found:
+        tx.execute(records.delete().where(*(column == value for column, value in zip(each, row, strict=True))))
+    return len(found)
+
+
+def name_of(function: Any) -> str:
+    """What a function of `Database.run` is called: "take"; of a partial, what it calls."""
+    if isinstance(getattr(function, "__self__", None), Recorded):
+        function = function.__self__
+    while hasattr(function, "func"):
+        function = function.func
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def decoder_of(function: Any) -> Callable[[bytes], Any]:
+    """What decodes its results: by its return annotation, and as plain JSON without one."""
+    while isinstance(function, (partial, Recorded)):
+        function = function.func
+    return _decoder(getattr(function, "__func__", function))
+
+
+@lru_cache(maxsize=1024)
+def _decoder(function: Any) -> Callable[[bytes], Any]:
+    hints: Mapping[str, Any]
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except (NameError, TypeError, AttributeError) as error:
+        raise TypeError(
+            f"{name_of(function)}: its annotations name what cannot be found ({error}); under an idempotency key what "
+            "it returns is decoded by them."
+        ) from error
+    returns = hints.get("return", Any)
+    if isinstance(returns, type) and issubclass(returns, sa.Result):
+        returns = Any
+    return msgspec.json.Decoder(returns).decode
