@@ -13,6 +13,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 
@@ -28,9 +29,21 @@ def absence_of_chromium() -> str | None:
     return None
 
 
+def absence_of_postgresql() -> str | None:
+    """Why no test can use a server of PostgreSQL on this machine; None when one can."""
+    import psycopg
+
+    try:
+        psycopg.connect("host=127.0.0.1 user=postgres dbname=postgres connect_timeout=5").close()
+    except psycopg.OperationalError as error:
+        return f"no server at 127.0.0.1 takes the user postgres without a password: {error}"
+    return None
+
+
 # What a marker may name -> a function that says why it is absent, or None. A backend gets its line with its adapter.
 PROBES: dict[str, Callable[[], str | None]] = {
     "chromium": absence_of_chromium,
+    "postgresql": cache(absence_of_postgresql),
 }
 
 

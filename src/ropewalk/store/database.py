@@ -11,9 +11,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 
 from ..context import Keyed, current_key
-from ..errors import Unavailable
+from ..errors import Ran, Unavailable
 from . import records
 from .records import Overtaken, Recorded, Refused
 from .transaction import Transaction
@@ -23,12 +24,18 @@ R = TypeVar("R")
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 ATTEMPTS = 5  # of one transaction; a conflict that outlives four repeats is load, and the caller should hear of it
+TOGETHER = 2  # of them are made beside others; the rest alone, where the provider can see to it
 
 
 def closed() -> Unavailable:
     """What a run is told after its store was closed."""
-    error = Unavailable("The databases of this process are closed.")
-    error.ran = "no"
+    return unavailable("The databases of this process are closed.", "no")
+
+
+def unavailable(reason: str, ran: Ran) -> Unavailable:
+    """The error of a database that cannot be used; `ran`: whether its transaction has."""
+    error = Unavailable(reason)
+    error.ran = ran
     return error
 
 
@@ -42,16 +49,19 @@ class Database:
         in_thread: InThread,
         is_conflict: Callable[[Exception], bool],
         now: Callable[[], float],
+        alone: Callable[[sqlalchemy.Connection], None] = lambda _: None,
     ) -> None:
         """`in_thread(f)` calls f where it may block; `is_conflict(error)`: the transaction may be run again.
 
-        `now`: wall-clock seconds, by which records grow old.
+        `now`: wall-clock seconds, by which records grow old. `alone(connection)` begins a transaction that has met
+        conflicts before: it keeps the others from writing, so that the conflict ends.
         """
         self.name = name
         self._engine = engine
         self._in_thread = in_thread
         self._is_conflict = is_conflict
         self._now = now
+        self._alone = alone
 
     async def run(self, function: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """What `function(tx, *args, **kwargs)` returns, committed; what it raises, rolled back.
@@ -92,14 +102,21 @@ class Database:
 
     def _transact(self, function: Callable[..., R], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> R:
         for attempt in range(1, ATTEMPTS + 1):
+            ran: Ran = "no"
             try:
                 with self._engine.begin() as connection:
-                    return function(Transaction(connection), *args, **kwargs)
-            except (OperationalError, Overtaken) as error:
-                if isinstance(error, OperationalError) and not self._is_conflict(error):
-                    raise Unavailable(f"The database of {self.name} cannot be used: {error.orig}") from error
+                    if attempt > TOGETHER:
+                        self._alone(connection)
+                    value = function(Transaction(connection), *args, **kwargs)
+                    ran = "maybe"  # from here on: COMMIT is sent, and its answer may be lost
+                return value
+            except (OperationalError, NoConnection, Overtaken) as error:
+                if not isinstance(error, Overtaken) and not self._is_conflict(error):
+                    reason = getattr(error, "orig", error)
+                    raise unavailable(f"The database of {self.name} cannot be used: {reason}", ran) from error
                 if attempt == ATTEMPTS:
-                    raise Unavailable(f"The database of {self.name} is contended; {ATTEMPTS} tries failed.") from error
+                    reason = f"The database of {self.name} is contended; {ATTEMPTS} tries failed."
+                    raise unavailable(reason, "no") from error
         raise AssertionError("unreachable")
 
     def __repr__(self) -> str:
