@@ -322,7 +322,7 @@ def test_a_second_run_while_one_is_under_way_is_refused(world, asked, flush_logg
 # -- whatever happens
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_whichever_moment_a_process_dies_at_the_effect_comes_once():
     async def until_answered(world: World) -> None:
         while True:
