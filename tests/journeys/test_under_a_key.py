@@ -122,6 +122,13 @@ class Bank(Service, name="bank", version="1.0.0"):
         self._add(tx, "unspeakable")
         return object()
 
+    def _mistaken(self, tx: Transaction) -> int:
+        self._add(tx, "mistaken")
+        return "seven"  # type: ignore[return-value]
+
+    def _unread(self, tx: Transaction) -> Nowhere:  # type: ignore[name-defined]  # noqa: F821
+        self._add(tx, "unread")
+
     def _cursor(self, tx: Transaction) -> Any:
         return tx.execute(entries.insert().values(text="cursor"))
 
@@ -297,11 +304,12 @@ def test_two_instances_asked_at_once_have_one_effect(world):
 # -- what one should not do
 
 
-def test_a_result_that_cannot_be_kept_names_its_function_and_rolls_back(world, asked, flush_logged_errors):
-    failed = asked(lambda bank: bank.strange("unspeakable"), "k")
+@pytest.mark.parametrize("how", ["unspeakable", "mistaken", "unread"])
+def test_a_result_that_cannot_be_kept_names_its_function_and_rolls_back(world, asked, flush_logged_errors, how):
+    failed = asked(lambda bank: bank.strange(how), "k")
 
     assert 500 == failed.status
-    assert "_unspeakable" in world.flush_failures(TypeError)[0]
+    assert f"_{how}: " in world.flush_failures(TypeError)[0]
     assert ([], 0) == (in_books(world), kept(world))
     flush_logged_errors(TypeError)
 

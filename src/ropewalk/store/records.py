@@ -56,8 +56,9 @@ class Recorded:
     """
 
     def __init__(self, function: Callable[..., Any], keyed: Keyed, run: int, now: float) -> None:
-        """`now`: wall-clock seconds."""
+        """`now`: wall-clock seconds. Raises TypeError when the annotations of `function` cannot be read."""
         self.func = function
+        self._decode = decoder_of(function)  # before there is any effect
         self._keyed = keyed
         self._run = run
         self._now = int(now)
@@ -83,7 +84,7 @@ class Recorded:
     def value(self, outcome: Outcome) -> Any:
         """What the caller gets: returned, or raised."""
         if not outcome.status:
-            return decoder_of(self.func)(outcome.result)
+            return self._decode(outcome.result)
         declared = [each for each in self._keyed.errors if issubclass(each, RopewalkError)]
         raise from_problem(outcome.status, outcome.result, declared, ran=outcome.ran)
 
@@ -126,12 +127,14 @@ class Recorded:
         if isinstance(value, sa.Result):
             value = None
         try:
-            return msgspec.json.encode(value)
+            encoded = msgspec.json.encode(value)
+            self._decode(encoded)  # now, while it can still be rolled back
         except (TypeError, ValueError) as error:
             raise TypeError(
                 f"{self._name}: under an idempotency key, what a function of Database.run returns is kept, so it must "
-                f"be a value that can be written as JSON; got {type(value).__name__}: {error}."
+                f"be a value that JSON can hold, of the type it is annotated with; got {type(value).__name__}: {error}."
             ) from error
+        return encoded
 
 
 class Overtaken(Exception):
