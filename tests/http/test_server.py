@@ -6,6 +6,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from datetime import date
+from io import BytesIO
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import pytest
@@ -44,6 +46,8 @@ from ropewalk import (
     post,
     put,
 )
+from ropewalk.http.server import _HTTPPayload
+from ropewalk.service import describe
 
 PROBLEM = ["application/problem+json"]
 JSON = ["application/json"]
@@ -700,3 +704,14 @@ async def test_requests_in_a_row_on_one_connection_are_answered_in_order(running
     await until(running, lambda: b"room 3" in pipeline.got)
     assert [b"200", b"404", b"200"] == [part[:3] for part in pipeline.got.split(b"HTTP/1.1 ")[1:]]
     pipeline.transport.loseConnection()
+
+
+def test_what_was_sent_by_a_client_that_is_gone_cannot_be_read_and_did_not_run():
+    request = SimpleNamespace(content=BytesIO(b'{"hotel": "Ritz"}'), method=b"POST", uri=b"/rooms")
+    request.content.close()  # as Twisted does with its connection
+    operation = describe(Hotels).operations["hold"]
+
+    with pytest.raises(Unavailable, match="the client is gone") as raised:
+        _HTTPPayload(request, operation, {}, {}).read().send(None)
+
+    assert "no" == raised.value.ran

@@ -33,6 +33,7 @@ from ..errors import (
     NotAcceptable,
     NotFound,
     RopewalkError,
+    Unavailable,
 )
 from ..errors import (
     MethodNotAllowed as MethodNotAllowedProblem,
@@ -235,6 +236,10 @@ class _HTTPPayload:
         body = b""
         if operation.binding.content_types:
             content = request.content
+            if content.closed:  # with its connection, while a filter waited
+                gone = Unavailable(f"{operation.id}: the client is gone, and what it sent with it.")
+                gone.ran = "no"
+                raise gone
             content.seek(0, 2)
             if content.tell() > operation.max_body:
                 raise ContentTooLarge(
