@@ -103,10 +103,7 @@ class Browser:
     async def send(self, form: Form, **typed: str) -> Page:
         """What comes when the form is sent, once: any status. Raises Unavailable when nothing does."""
         page = await self._follow("POST", form.action, urlencode({**form.fields, **typed}).encode())
-        forgotten = page.status == 403 or (page.status == 200 and page.path.startswith("/sign-in"))
-        if forgotten and not clocks_agree(self._world):  # the form, or its session, was dated by a wrong clock
-            raise self.lost()
-        return page
+        return self._remembered(page)
 
     async def press(self, form: Form, **typed: str) -> Page:
         """As `send`, again and again while the hotel does not answer: for what may be sent twice."""
@@ -120,9 +117,16 @@ class Browser:
                 if page.status < 500 or not left:
                     return page
                 if page.path != form.action:  # it was done, and where that leads cannot be shown at the moment
-                    return await self.open(page.path)
+                    return self._remembered(await self.open(page.path))
             await asyncio.sleep(PAUSE)
         raise AssertionError("not reached")
+
+    def _remembered(self, page: Page) -> Page:
+        """`page`, unless the form that led to it, or its session, was dated by a wrong clock."""
+        forgotten = page.status == 403 or (page.status == 200 and page.path.startswith("/sign-in"))
+        if forgotten and not clocks_agree(self._world):
+            raise self.lost()
+        return page
 
     def lost(self) -> Unavailable:
         """What to raise when the hotel has forgotten who this is; raises AssertionError when no clock explains it."""
