@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import socket
+import subprocess
 from collections.abc import Callable
 from functools import cache
 
@@ -40,10 +42,47 @@ def absence_of_postgresql() -> str | None:
     return None
 
 
+def absence_of_redis() -> str | None:
+    """Why no test can use a server of Redis on this machine; None when one can."""
+    if shutil.which("redis-server") is None:
+        return "redis-server is not on PATH"
+    try:
+        with socket.create_connection(("127.0.0.1", 6379), 5) as server:
+            server.sendall(b"PING\r\n")
+            answer = server.recv(100)
+    except OSError as error:
+        return f"nothing answers at 127.0.0.1:6379: {error}"
+    return None if answer.startswith(b"+PONG") else f"127.0.0.1:6379 answers {answer!r}"
+
+
+def absence_of_rabbitmq() -> str | None:
+    """Why no test can use a server of RabbitMQ on this machine; None when one can."""
+    if importlib.util.find_spec("pika") is None:
+        return "pika is not installed; it comes with ropewalk[rabbitmq]"
+    try:
+        with socket.create_connection(("127.0.0.1", 5672), 5) as server:
+            server.sendall(b"AMQP\x00\x00\x09\x01")
+            answer = server.recv(8)
+    except OSError as error:
+        return f"nothing answers at 127.0.0.1:5672: {error}"
+    return None if answer.startswith(b"\x01") else f"127.0.0.1:5672 answers {answer!r}"
+
+
+def absence_of_strace() -> str | None:
+    """Why no test can make system calls of another process fail here; None when one can."""
+    if shutil.which("strace") is None:
+        return "strace is not on PATH"
+    tried = subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True, text=True)
+    return None if tried.returncode == 0 else f"strace may not trace: {tried.stderr.strip()}"
+
+
 # What a marker may name -> a function that says why it is absent, or None. A backend gets its line with its adapter.
 PROBES: dict[str, Callable[[], str | None]] = {
     "chromium": absence_of_chromium,
     "postgresql": cache(absence_of_postgresql),
+    "rabbitmq": cache(absence_of_rabbitmq),
+    "redis": cache(absence_of_redis),
+    "strace": cache(absence_of_strace),
 }
 
 

@@ -102,6 +102,7 @@ ALLOWED = {
         "driver.py",
         "twisted.internet.reactor",
     ): "Driver.of, given no reactor, takes the installed one; never in an operation",
+    ("store/commits.py", "threading.Lock"): "it has the threads of those stores that have any; a World's has none",
     ("testing/guards.py", "threading"): "it closes these ways, and must know in which thread",
     ("testing/guards.py", "time.gmtime"): "likewise: what it answers is of the simulated time",
     ("testing/waiting.py", "twisted.internet.reactor"): "waits on the real reactor, for tests of real processes",

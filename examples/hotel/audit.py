@@ -4,11 +4,11 @@
     rooms_given_twice, unpaid, wrongly_refunded,        books -> what is wrong: these must be empty at every moment
     wrongly_counted, wrong_mails
     gone_wrong                                          two books, one after the other -> what must not become of it
-    still_open, orphans                                 books -> what is not yet settled: empty once all is quiet
+    still_open, orphans, unwritten                      books -> what is not yet settled: empty once all is quiet
     no_room_twice(world), every_booking_paid(world) ... the same as checks of a simulated world
     python -m audit FOLDER                              the same of a real system's data folder
 
-That a mail comes is not said: one that could not be sent is lost, and the booking stands without it.
+A mail comes once for each booking and each cancellation, sooner or later.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from datetime import date
 from functools import cache
@@ -30,6 +30,10 @@ from hotel.catalogue import Catalogue
 from hotel.hotels import HotelsSettings
 from hotel.words import nights_of, written
 from msgspec import Struct
+from msgspec.structs import replace
+from sqlalchemy.dialects import sqlite
+
+from ropewalk.store.tables import sagas
 
 DATABASES = ("reservations", "payments", "notifications")
 HOLDING = frozenset({"held", "pending", "confirmed"})  # states in which a reservation takes a room
@@ -48,11 +52,12 @@ PAYMENT: Mapping[str, tuple[str, ...]] = {
 LEADS: Mapping[str, tuple[str, ...]] = {  # a state -> what may become of it
     "held": ("confirmed", "released", "expired"),
     "pending": ("confirmed", "declined", "voiding"),
-    "voiding": ("voided",),
+    "voiding": ("voided", "declined"),
     "confirmed": ("cancelled",),
 }
 MAILED = {"Booked": ("confirmed", "cancelled"), "Cancelled": ("cancelled",)}  # a mail -> the states in which it is true
 KEPT = 100  # mails that an address keeps
+AGO = 60.0  # seconds between a look at a clock and what is written by it: whoever looked may have stood still meanwhile
 TOLERATED = 28.0  # seconds that two clocks may differ: less than the leeway of what services say of themselves
 
 
@@ -102,6 +107,24 @@ class Charged(Struct, frozen=True):
         return f"charge {self.id} ({self.state}, {self.amount / 100:.2f}{given_back})"
 
 
+class Taken(Struct, frozen=True):
+    """A room, for a night."""
+
+    reservation_id: Any
+    hotel_id: int
+    kind: str
+    night: date
+    place: int
+
+
+class Refunded(Struct, frozen=True):
+    """A part of a charge that was given back."""
+
+    id: Any
+    charge_id: Any
+    amount: int
+
+
 class Mailed(Struct, frozen=True):
     """A mail in somebody's mailbox."""
 
@@ -131,27 +154,62 @@ class Books(Struct, frozen=True):
 
 def read(reservations: Any, payments: Any, notifications: Any = None) -> Books:
     """The books; each argument has `execute(statement)`: a transaction, or a connection. Mails only if asked for."""
-    taken = defaultdict(list)
-    for row in reservations.execute(sa.select(rooms.taken)):
-        taken[row.reservation_id].append((row.night, row.place))
-    booked = [Booked(*row) for row in reservations.execute(_BOOKED)]
-    charged = [Charged(*row) for row in payments.execute(_CHARGED)]
-    refunds = {row.charge_id: row.amount for row in payments.execute(_REFUNDED)}
-    mailed = [] if notifications is None else [Mailed(*row) for row in notifications.execute(_MAILED)]
-    charges = {each.reference: each for each in charged}
-    return Books({each.id: each for each in booked}, taken, charges, refunds, mailed)
+    return Reading().of(reservations=reservations, payments=payments, notifications=notifications)
 
 
-def _columns(table: sa.Table, values: type[Struct]) -> list[Any]:
-    return [table.c[name] for name in values.__struct_fields__]
+class Reading:
+    """Reads the books again and again: whatever is as it was the last time is the very same value."""
+
+    def __init__(self) -> None:
+        self._booked = _Rows(rooms.reservations, Booked, "id")
+        self._taken = _Rows(rooms.taken, Taken, "reservation_id")
+        self._charged = _Rows(ledger.charges, Charged, "reference")
+        self._refunds = _Rows(ledger.refunds, Refunded, "charge_id")
+        self._mailed = _Rows(notifications.mails, Mailed, "id")
+        self._books = Books({}, {}, {}, {})
+
+    def of(self, reservations: Any = None, payments: Any = None, notifications: Any = None) -> Books:
+        """The books, of which those not given are as they were; each given has `execute(statement)`."""
+        changes: dict[str, Any] = {}
+        if reservations is not None:
+            taken: dict[Any, list[tuple[date, int]]] = defaultdict(list)
+            for row in self._taken.read(reservations):
+                taken[row.reservation_id].append((row.night, row.place))
+            changes.update(booked={each.id: each for each in self._booked.read(reservations)}, taken=taken)
+        if payments is not None:
+            refunds: Counter[Any] = Counter()
+            for row in self._refunds.read(payments):
+                refunds[row.charge_id] += row.amount
+            changes.update(charged={each.reference: each for each in self._charged.read(payments)}, refunds=refunds)
+        if notifications is not None:
+            changes.update(mailed=self._mailed.read(notifications))
+        self._books = replace(self._books, **changes)
+        return self._books
 
 
-_BOOKED = sa.select(*_columns(rooms.reservations, Booked)).order_by(rooms.reservations.c.id)
-_CHARGED = sa.select(*_columns(ledger.charges, Charged)).order_by(ledger.charges.c.reference)
-_REFUNDED = sa.select(ledger.refunds.c.charge_id, sa.func.sum(ledger.refunds.c.amount).label("amount")).group_by(
-    ledger.refunds.c.charge_id
-)
-_MAILED = sa.select(*_columns(notifications.mails, Mailed)).order_by(notifications.mails.c.id)
+class _Rows:
+    """A table's rows as values. To read rows as they lie there is cheap: only those that are new are made values."""
+
+    def __init__(self, table: sa.Table, values: type[Struct], order: str) -> None:
+        columns = [table.c[name] for name in values.__struct_fields__]
+        raw = [sa.type_coerce(column, sa.types.NullType()) for column in columns]  # as the driver has them
+        self._select = sa.select(*raw).order_by(table.c[order], *table.primary_key)
+        self._made = [column.type.dialect_impl(_SQLITE).result_processor(_SQLITE, None) for column in columns]
+        self._values = values
+        self._known: dict[Any, Any] = {}  # row -> value
+
+    def read(self, connection: Any) -> list[Any]:
+        """All of them, in order."""
+        known, self._known = self._known, {}
+        for row in connection.execute(self._select):
+            self._known[row] = known.get(row) or self._value(row)
+        return list(self._known.values())
+
+    def _value(self, row: Any) -> Any:
+        return self._values(*(made(raw) if made else raw for made, raw in zip(self._made, row, strict=True)))
+
+
+_SQLITE = sqlite.dialect()
 
 
 @cache
@@ -163,6 +221,33 @@ def catalogue() -> Catalogue:
 def rooms_there(hotel_id: int, kind: str) -> int:
     """How many rooms of a kind a hotel has."""
     return catalogue().hotel(hotel_id).room_kind(kind).count
+
+
+def changed_since(before: Books, after: Books) -> set[Any]:
+    """The ids of reservations of which something is other than before: itself, its money, its mails."""
+    ids = {name for name, each in after.booked.items() if before.booked.get(name) is not each}
+    ids.update(reference for reference, each in after.charged.items() if before.charged.get(reference) is not each)
+    if before.taken is not after.taken:
+        either = before.taken.keys() | after.taken.keys()
+        ids.update(name for name in either if before.taken.get(name) != after.taken.get(name))
+    if before.refunds is not after.refunds:
+        references = {each.id: each.reference for each in after.charged.values()}
+        ids.update(references[each] for each, sum_ in after.refunds.items() if before.refunds.get(each) != sum_)
+    if before.mailed is not after.mailed:
+        known = set(map(id, before.mailed))
+        ids.update(mail.reservation_id for mail in after.mailed if id(mail) not in known)
+    return ids
+
+
+def only(books: Books, ids: Set[Any]) -> Books:
+    """Of the books what is about these reservations."""
+    return Books(
+        {name: each for name, each in books.booked.items() if name in ids},
+        books.taken,
+        {name: each for name, each in books.charged.items() if name in ids},
+        books.refunds,
+        [mail for mail in books.mailed if mail.reservation_id in ids],
+    )
 
 
 # -- at every moment
@@ -284,10 +369,10 @@ EVERY = (rooms_given_twice, unpaid, wrongly_refunded, wrongly_counted, wrong_mai
 # -- from one moment to a later one
 
 
-def gone_wrong(before: Books, after: Books, now: float, tolerance: float) -> list[str]:
+def gone_wrong(before: Books, after: Books, now: float, tolerated: Callable[[Booked], float]) -> list[str]:
     """What was there and is not, or became what it must not become.
 
-    `now`: seconds since 1970; `tolerance`: seconds that the clocks of the hotel may have gone wrong.
+    `now`: seconds since 1970; `tolerated(reservation)`: seconds that the clocks may have gone wrong in its time.
     """
     wrong: list[str] = []
     for each in before.booked.values():
@@ -300,7 +385,7 @@ def gone_wrong(before: Books, after: Books, now: float, tolerance: float) -> lis
             wrong.append(f"{each} was {each.said} and is {later.said}.")
         elif later.state != each.state and not _leads(each.state, later.state):
             wrong.append(f"{each} became {later}.")
-        elif later.state == "expired" and each.held_until is not None and now < each.held_until - tolerance:
+        elif later.state == "expired" and each.held_until is not None and now < each.held_until - tolerated(each):
             wrong.append(f"{each} was to be held until {each.held_until}, and it was given up at {now:.0f}.")
         elif later.state == each.state != "pending" and (later.charge_id, later.refund_due) != (
             each.charge_id,
@@ -311,6 +396,8 @@ def gone_wrong(before: Books, after: Books, now: float, tolerance: float) -> lis
             wrong.append(f"{each} had got {each.refunded / 100:.2f} back, and has {later.refunded / 100:.2f}.")
     for charge in before.charged.values():
         next_ = after.charged.get(charge.reference)
+        if next_ is charge:
+            continue
         if next_ is None or next_.id != charge.id:
             wrong.append(f"{charge} is not there any more.")
         elif (
@@ -342,6 +429,18 @@ def still_open(books: Books, now: float) -> list[str]:
         elif each.refunded != each.refund_due:
             found.append(f"{each} is owed {each.refund_due / 100:.2f} and got {each.refunded / 100:.2f} back.")
     return found
+
+
+def unwritten(books: Books) -> list[str]:
+    """Mails that have not come."""
+    come = {(mail.reservation_id, mail.subject.partition(":")[0]) for mail in books.mailed}
+    full = {mailbox for mailbox, count in Counter(mail.mailbox for mail in books.mailed).items() if count >= KEPT}
+    return [
+        f"{each} has no mail {what!r}."
+        for each in books.booked.values()
+        for what, states in MAILED.items()
+        if each.state in states and each.guest_email.lower() not in full and (each.id, what) not in come
+    ]
 
 
 def orphans(books: Books) -> list[str]:
@@ -388,9 +487,13 @@ def mails_right(world: Any) -> None:
 def nothing_undone(world: Any) -> None:
     """What was written down stays, moves on as it may, and is held as long as was said; always."""
     look = _look(world)
-    if not look.compared:
-        look.compared = True
-        _none(gone_wrong(look.before, look.books, world.wall(world.hosts["outside"]), wrong_by(world)))
+
+    def tolerated(each: Booked) -> float:
+        return wrong_by(world, look.first_seen[each.id] - AGO)
+
+    if look.compared is not look.books:
+        _none(gone_wrong(look.compared, look.books, world.wall(world.hosts["outside"]), tolerated))
+        look.compared = look.books
 
 
 def clocks_agree(world: Any, since: float = 0.0) -> bool:
@@ -398,9 +501,9 @@ def clocks_agree(world: Any, since: float = 0.0) -> bool:
     return 2 * float(world.strayed(since)) < TOLERATED
 
 
-def wrong_by(world: Any) -> float:
-    """Seconds by which two clocks of a world may differ: what is told to the second, and what faults do to clocks."""
-    return 2.0 + 2 * float(world.strayed())
+def wrong_by(world: Any, since: float = 0.0) -> float:
+    """Seconds by which two clocks may have differed after `since`: what is told to the second, and what faults do."""
+    return 2.0 + 2 * float(world.strayed(since))
 
 
 def refunds_right(world: Any) -> None:
@@ -416,6 +519,18 @@ def nothing_stuck(world: Any) -> None:
 def no_orphan_charges(world: Any) -> None:
     """No money that is kept for nothing; once the faults have ended."""
     _none(orphans(books_of(world)))
+
+
+def no_saga_left(world: Any) -> None:
+    """None that is under way, or that gave up until somebody looks; once the faults have ended."""
+    open_ = sa.select(sagas.c.id, sagas.c.state, sagas.c.error).where(sagas.c.state.in_(("running", "parked")))
+    found = world.database("reservations").peek(lambda tx: [tuple(row) for row in tx.execute(open_)])
+    _none([f"The saga {id} is {state}: {error}" for id, state, error in found])
+
+
+def every_mail_comes(world: Any) -> None:
+    """Each booking and each cancellation has its mail; once the faults have ended."""
+    _none(unwritten(books_of(world)))
 
 
 def rooms_left(world: Any, hotel_id: int, arrival: date, nights: int) -> dict[str, int]:
@@ -437,32 +552,47 @@ def books_of(world: Any) -> Books:
 
 
 class _Look:
-    """What was seen of a world: the books after so many commits, and which checks they passed."""
+    """What was seen of a world: its books after so many changes, and what of them nobody has checked yet."""
 
-    def __init__(self, world: Any, commits: int, before: Books | None) -> None:
-        one, two, three = (world.database(name) for name in DATABASES)
-        self.commits = commits
-        self.books: Books = one.peek(lambda tx: two.peek(lambda other: three.peek(lambda last: read(tx, other, last))))
-        self.before = before or self.books
-        self.passed: set[Any] = set()
-        self.compared = False
+    def __init__(self) -> None:
+        self._reading = Reading()
+        self._changes: dict[str, int] = {}  # database -> after how many changes it was read
+        self.books = self.compared = Books({}, {}, {}, {})
+        self.first_seen: dict[Any, float] = {}  # reservation's id -> when, in the world's seconds
+        self.unchecked: dict[Any, set[Any]] = {check: set() for check in EVERY}  # check -> reservations' ids
+
+    def again(self, world: Any) -> None:
+        """Read what has changed."""
+        changed = [name for name in DATABASES if self._changes.get(name) != world.changes[name]]
+        if not changed:
+            return
+        before = self.books
+        for name in changed:
+            self._changes[name] = world.changes[name]
+            self.books = world.database(name).peek(lambda tx, name=name: self._reading.of(**{name: tx}))
+        ids = changed_since(before, self.books)
+        for check in EVERY:
+            self.unchecked[check] |= ids
+        for id in self.books.booked.keys() - before.booked.keys():
+            self.first_seen[id] = world.now
 
 
 _looks: WeakKeyDictionary[Any, _Look] = WeakKeyDictionary()
 
 
 def _look(world: Any) -> _Look:
-    look, commits = _looks.get(world), world.log.counts["commit"]
-    if look is None or look.commits != commits:
-        look = _looks[world] = _Look(world, commits, look.books if look is not None else None)
+    look = _looks.get(world)
+    if look is None:
+        look = _looks[world] = _Look()
+    look.again(world)
     return look
 
 
 def _check(world: Any, check: Callable[[Books], Sequence[str]]) -> None:
     look = _look(world)
-    if check not in look.passed:
-        _none(check(look.books))
-        look.passed.add(check)
+    if ids := look.unchecked[check]:
+        _none(check(look.books if check is rooms_given_twice else only(look.books, ids)))  # a room is between several
+        ids.clear()
 
 
 def _none(wrong: Sequence[str]) -> None:
@@ -484,7 +614,7 @@ def main(arguments: Sequence[str]) -> int:
     wrong = [problem for check in EVERY for problem in check(books)]
     for problem in wrong:
         print(f"wrong: {problem}")
-    for problem in [*still_open(books, time.time()), *orphans(books)]:
+    for problem in [*still_open(books, time.time()), *orphans(books), *unwritten(books)]:
         print(f"open:  {problem}")
     print(f"{len(books.booked)} reservations, {len(books.charged)} references of payments, {len(wrong)} wrong.")
     return 1 if wrong else 0

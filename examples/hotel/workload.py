@@ -34,9 +34,11 @@ from audit import (
     catalogue,
     clocks_agree,
     every_booking_paid,
+    every_mail_comes,
     mails_right,
     no_orphan_charges,
     no_room_twice,
+    no_saga_left,
     nothing_stuck,
     nothing_undone,
     refunds_right,
@@ -67,7 +69,7 @@ from hotel.rooms import Guest, NotInState, number_of
 from hotel.users import Credentials, EmailTaken, SignUp, Users, WrongCredentials
 from hotel.words import SoldOut, Stay, written
 
-from ropewalk import Context, KeyReused, NotFound, RopewalkError, Unauthorized, Unavailable
+from ropewalk import Context, DeadlineExceeded, KeyReused, NotFound, RopewalkError, Unauthorized, Unavailable
 from ropewalk.context import enter_context
 from ropewalk.testing import workload
 
@@ -96,7 +98,7 @@ HELD = 30  # seconds a room is kept
 PASSWORD = "a good password"
 
 ALWAYS = (no_room_twice, every_booking_paid, refunds_right, sums_right, mails_right, nothing_undone)
-EVENTUALLY = (nothing_stuck, no_orphan_charges)
+EVENTUALLY = (nothing_stuck, no_saga_left, no_orphan_charges, every_mail_comes)
 SETTINGS = {
     "users": {"time_cost": 1, "memory_cost": 8, "parallelism": 1},
     # What a crash left behind is found within a minute, or two if a clock was wrong.
@@ -106,7 +108,9 @@ SETTINGS = {
 }
 
 
-def act(every: float, trouble: bool = False) -> Callable[[Callable[[Any, Random], Awaitable[None]]], Any]:
+def act(
+    every: float, trouble: bool = False, without: tuple[str, ...] = ()
+) -> Callable[[Callable[[Any, Random], Awaitable[None]]], Any]:
     """A workload of these checks and settings, in which a refusal that nobody foresaw is a bug found."""
 
     def made(play: Callable[[Any, Random], Awaitable[None]]) -> Any:
@@ -123,7 +127,8 @@ def act(every: float, trouble: bool = False) -> Callable[[Callable[[Any, Random]
                 _allow(error)
                 raise
 
-        return workload(every=every, always=ALWAYS, eventually=EVENTUALLY, settings=SETTINGS, trouble=trouble)(judged)
+        checks = {"always": ALWAYS, "eventually": EVENTUALLY}
+        return workload(every=every, settings=SETTINGS, trouble=trouble, without=without, **checks)(judged)
 
     return made
 
@@ -139,7 +144,7 @@ async def visit(world: Any, random: Random) -> None:
     await _all(*(guest.leaves() for guest in guests))
 
 
-@act(every=6.0)
+@act(every=6.0, without=("booking-ui", "notifications", "users"))
 async def book(world: Any, random: Random) -> None:
     """Book a stay; what was confirmed stays so, and nobody else's is shown."""
     guest = _Visitor(world, random)
@@ -164,7 +169,7 @@ async def book(world: Any, random: Random) -> None:
     await _refused(guest.reservations.release(booked.id), NotInState)
 
 
-@act(every=10.0)
+@act(every=10.0, without=("booking-ui", "notifications", "users"))
 async def cancel(world: Any, random: Random) -> None:
     """Book a stay, and cancel it; what is given back is what was promised."""
     guest = _Visitor(world, random)
@@ -190,11 +195,12 @@ async def cancel(world: Any, random: Random) -> None:
     assert [read.id] == [each.id for each in await guest.asking(lambda: guest.reservations.mine())]
     assert read.refunded in (0, due), f"given back is {read}"
     await guest.receipt(read)
+    await _refused(world.client(Receipts, subject="somebody else").receipt(booked.id), NotFound)
     again = await guest.asking(lambda: guest.reservations.cancel(booked.id))
     assert (again.state, again.refund_due) == ("cancelled", due), f"cancelled twice, and is {again}"
 
 
-@act(every=9.0)
+@act(every=9.0, without=("booking-ui", "notifications", "users"))
 async def hold(world: Any, random: Random) -> None:
     """Keep a room; then pay it, give it back, or let it be: then it is free again, and not before."""
     guest = _Visitor(world, random)
@@ -207,7 +213,7 @@ async def hold(world: Any, random: Random) -> None:
     await ending(held)
 
 
-@act(every=14.0)
+@act(every=14.0, without=("notifications", "payments", "receipts", "users"))
 async def browse(world: Any, random: Random) -> None:
     """Look at what there is: the search finds all there is and nothing else, sums are right, and the pages come."""
     city, stay = random.choice(CITIES), _stay(world, random)
@@ -238,6 +244,8 @@ async def browse(world: Any, random: Random) -> None:
     for path, status in (("/", 200), ("/nowhere", 404), ("/hotels/99999", 404), (f"/hotels/{hotel.id}/photo.svg", 200)):
         page = await browser.open(path)
         assert page.status == status, f"{path} is {page.status}: {page.body[:300]!r}"
+        if path == "/" and hotel.city not in page.text:
+            raise Unavailable("No city is offered to begin with.")
 
 
 @act(every=22.0)
@@ -254,7 +262,8 @@ async def desk(world: Any, random: Random) -> None:
     await _refused(payments.read(nobody), NotFound)
     await _refused(payments.refund(nobody, RefundOrder(nobody, 1)), NotFound)
     assert isinstance(await payments.mode(), Provider)
-    assert await world.client(Reservations).sweep() >= 0
+    with suppress(DeadlineExceeded):  # there may be more to settle than there is time
+        assert await world.client(Reservations).sweep() >= 0
 
 
 @act(every=40.0, trouble=True)
@@ -852,6 +861,7 @@ def _check_receipt(pdf: bytes, booked: Reservation, refunded: set[int]) -> None:
     room = f"{booked.room_name}, {booked.stay.nights} x {money(booked.price)}"
     assert lines.get(room) == money(booked.total), f"{room}: {texts}"
     assert lines.get("Paid by card ending in 4242") == f"- {money(booked.total)}", f"paid is {booked.total}: {texts}"
+    assert booked.state == "confirmed" or lines.get("State") == booked.state, f"{booked.state}: {texts}"
     if lines.get("State") == "cancelled":
         due = _due(booked)
         assert lines.get("Cancelled") == _signed(-due, money), f"{due} is not kept: {texts}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .codec.types import Cookie, Form, Header, Query, Upload, given
 from .context import Context, bound, current_context
 from .driver import from_asyncio, settled, wait
+from .durable import at, every, saga, subscribe
 from .errors import (
     BadRequest,
     Conflict,
@@ -17,6 +18,7 @@ from .errors import (
     Forbidden,
     Gone,
     InFlight,
+    KeyCancelled,
     KeyReused,
     NotFound,
     RopewalkError,
@@ -25,17 +27,23 @@ from .errors import (
     Unavailable,
     Unprocessable,
 )
+from .event import Event
 from .handler import Filter, Handler, compose
-from .message import Principal, Request, Response, Stream
+from .message import Accepted, Principal, Request, Response, Stream
 from .operation import delete, get, mount, operation, patch, post, put
 from .service import Client, Contract, Service
 
 if TYPE_CHECKING:
+    from .events import Publisher
     from .runtime.settings import Secret, Settings
     from .runtime.workers import Workers
+    from .sagas import Flow, Sagas
     from .store import Database, Transaction
 
 _LATE = {
+    "Publisher": "ropewalk.events",
+    "Flow": "ropewalk.sagas",
+    "Sagas": "ropewalk.sagas",
     "Database": "ropewalk.store",
     "Transaction": "ropewalk.store",
     "Settings": "ropewalk.runtime.settings",
@@ -44,6 +52,7 @@ _LATE = {
 }
 
 __all__ = [
+    "Accepted",
     "BadRequest",
     "Client",
     "Conflict",
@@ -52,20 +61,25 @@ __all__ = [
     "Cookie",
     "Database",
     "DeadlineExceeded",
+    "Event",
     "Filter",
+    "Flow",
     "Forbidden",
     "Form",
     "Gone",
     "Handler",
     "Header",
     "InFlight",
+    "KeyCancelled",
     "KeyReused",
     "NotFound",
     "Principal",
+    "Publisher",
     "Query",
     "Request",
     "Response",
     "RopewalkError",
+    "Sagas",
     "Secret",
     "Service",
     "Settings",
@@ -77,10 +91,12 @@ __all__ = [
     "Unprocessable",
     "Upload",
     "Workers",
+    "at",
     "bound",
     "compose",
     "current_context",
     "delete",
+    "every",
     "from_asyncio",
     "get",
     "given",
@@ -89,7 +105,9 @@ __all__ = [
     "patch",
     "post",
     "put",
+    "saga",
     "settled",
+    "subscribe",
     "wait",
 ]
 

@@ -48,6 +48,7 @@ class Context(Struct, frozen=True, gc=False):
     baggage: str = ""  # W3C baggage, among siblings only
     service: str = ""  # who is at work: for log lines
     operation: str = ""
+    cancel: bool = False  # the key is taken back: what has not run under it must not run any more
 
 
 NOWHERE = Context()
@@ -113,10 +114,27 @@ class Keyed:
             "a new request needs a key of its own."
         )
 
+    def uses(self, what: str) -> None:
+        """Told of everything that is done within it: what has no place there raises."""
+
     def key_for(self, operation: str) -> str:
         """The key of the next call of a sibling's operation: the same in every repetition, and nobody else's."""
         number = self.calls[operation] = self.calls.get(operation, 0) + 1
         return digest(self.scope, operation, str(number))
+
+
+class Outside(Keyed):
+    """What is current in a saga's own code, outside of its steps: nothing may be done there."""
+
+    def __init__(self, saga: str) -> None:
+        super().__init__("", "", saga, "", ())
+
+    def uses(self, what: str) -> None:
+        """Raise RuntimeError."""
+        raise RuntimeError(
+            f"{self.operation}: {what} is used outside of flow. A saga's code runs again from its beginning, so what "
+            "it does goes through `flow.step(...)` or `flow.transaction(...)`."
+        )
 
 
 def digest(*parts: str) -> str:
@@ -135,6 +153,22 @@ def current_key() -> Keyed | None:
     """The request under a key that the running operation answers; None without a key, or outside of any."""
     keyed = _keyed.get()
     return keyed if keyed is not None and not keyed.over else None
+
+
+def derived_key(key: str | None, operation: str, safe: bool) -> str | None:
+    """What a call of a sibling's operation is made under, in a context with `key`.
+
+    A key somebody set is passed on as it is; that of the request which is answered is derived from, and a task that
+    outlives its request has none, and what is `safe` needs none.
+    """
+    keyed = _keyed.get()
+    if keyed is not None:
+        keyed.uses(operation)
+    if safe:
+        return None
+    if keyed is None or key != keyed.key:
+        return key
+    return None if keyed.over else keyed.key_for(operation)
 
 
 enter_key = _keyed.set

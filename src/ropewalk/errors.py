@@ -153,6 +153,10 @@ class InFlight(Conflict):
     retryable = True
 
 
+class KeyCancelled(Conflict):
+    """Raised when an idempotency key was taken back before its request ran: nothing was done, and nothing will be."""
+
+
 class Gone(_CallerError):
     """Raised when what was asked for existed and will not come back."""
 

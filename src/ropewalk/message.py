@@ -97,6 +97,13 @@ class Response(Struct, frozen=True):
     cookies: Sequence[str] = ()  # values for Set-Cookie, one each
 
 
+class Accepted(Struct, frozen=True):
+    """What an operation answers that works in the background: it will be done, whatever happens to this process."""
+
+    id: str
+    status: str  # the path at which the same service says what became of it
+
+
 class Stream(Struct, frozen=True):
     """A body that is sent piece by piece as `iterator` yields.
 

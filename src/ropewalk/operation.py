@@ -21,7 +21,7 @@ from .codec.binding import JSON, Binding
 from .codec.parameters import parameters_of, spelt, unknown
 from .codec.pieces import decoded
 from .errors import DeclarationError, RopewalkError, Unavailable
-from .message import Response, Stream
+from .message import Accepted, Response, Stream
 
 F = TypeVar("F", bound=Callable[..., Any])
 Access = Literal["public", "user", "siblings"]
@@ -50,6 +50,10 @@ class Declaration(Struct, frozen=True):
     background: bool = False
     aliases: tuple[str, ...] = ()
     mounted: bool = False
+    # What `durable.py` declares: an operation that nobody calls.
+    delivery: Any = None  # durable.Delivery
+    schedule: Any = None  # durable.Timing
+    saga: bool = False
 
 
 _IDEMPOTENT = ("GET", "PUT", "DELETE")  # by the method's own definition: RFC 9110, section 9.2.2
@@ -76,7 +80,7 @@ def _verb(method: str) -> Callable[..., Callable[[F], F]]:
             raise DeclarationError(f'@{verb} needs its route: `@{verb}("/{name}")`.')
         if not route.startswith("/"):
             raise DeclarationError(f'@{verb}("{route}"): a route starts with a slash: "/{route}".')
-        return _noting(
+        return noting(
             Declaration(
                 method,
                 route,
@@ -160,7 +164,7 @@ def operation(
         background,
         _several("aliases", aliases, '"rooms.hold"'),
     )
-    return _noting(declaration)(function) if function is not None else _noting(declaration)
+    return noting(declaration)(function) if function is not None else noting(declaration)
 
 
 def mount(route: str, *, access: Access = "siblings") -> Callable[[F], F]:
@@ -170,7 +174,7 @@ def mount(route: str, *, access: Access = "siblings") -> Callable[[F], F]:
     """
     if not isinstance(route, str) or not route.startswith("/"):
         raise DeclarationError('@mount needs the path it serves: `@mount("/legacy")`.')
-    return _noting(Declaration(None, route.rstrip("/") or "/", access=access, mounted=True))
+    return noting(Declaration(None, route.rstrip("/") or "/", access=access, mounted=True))
 
 
 def _several(name: str, values: Any, example: str) -> tuple[Any, ...]:
@@ -179,7 +183,9 @@ def _several(name: str, values: Any, example: str) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def _noting(declaration: Declaration) -> Callable[[F], F]:
+def noting(declaration: Declaration) -> Callable[[F], F]:
+    """A decorator that leaves `declaration` with the function."""
+
     def note(function: F) -> F:
         function.__ropewalk__ = declaration  # type: ignore[attr-defined]
         return function
@@ -220,10 +226,13 @@ class Operation:
         self.aliases = declared.aliases
         self.binding = Binding(parameters_of(function, hints, declared.route, method or "POST", where), declared.route)
         self.returns, self.generates = _answer(function, hints, where)
-        self.streams = _is_stream(self.returns)
-        self.raw = self.returns is Response or self.streams  # says itself what goes out
+        self.comes_to = self.returns  # what is answered in the end; differs of what is done in the background
+        if declared.background:
+            self.returns = Accepted
+        self.streams = _is_stream(self.comes_to)
+        self.raw = self.comes_to is Response or self.streams  # says itself what goes out
         self.content_type = BINARY if self.returns is bytes else JSON  # of a plain result
-        self.status = declared.status or (204 if self.returns is type(None) else 200)
+        self.status = 202 if declared.background else declared.status or (204 if self.returns is type(None) else 200)
         self.item = next(iter(get_args(self.returns)), Any) if self.streams else None  # the type of a stream's pieces
         self._decode = _decoder(Any if self.returns is Response else self.item or self.returns, where)
         _check_facts(self, where)
@@ -312,6 +321,11 @@ def _check_facts(operation: Operation, where: str) -> None:
         raise DeclarationError(f"{where}: status is a number from 200 to 599; got {operation.status!r}.")
     if operation.status in _BODYLESS and operation.returns not in (type(None), Response):
         raise DeclarationError(f"{where}: a reply with status {operation.status} has no body; say `-> None`.")
+    if operation.background and (operation.raw or operation.safe or operation.binding.http_only):
+        raise DeclarationError(
+            f"{where}: what is done in the background is kept with its arguments and its result: no GET, no stream, no "
+            "Response, and nothing that only HTTP can bring."
+        )
     if not isinstance(operation.max_body, int) or operation.max_body < 0:
         raise DeclarationError(f"{where}: max_body is a number of bytes; got {operation.max_body!r}.")
     for alias in operation.aliases:

@@ -10,7 +10,7 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
 from types import FrameType
 from typing import Any, ClassVar, cast
 
@@ -24,12 +24,14 @@ from twisted.python.failure import Failure
 
 from .codec.parameters import spelt
 from .codec.routes import shape
-from .context import Context, current_context, current_key, enter_context, leave_context
+from .codec.types import given
+from .context import Context, current_context, derived_key, enter_context, leave_context
 from .driver import Driver, Run
-from .errors import DeclarationError, RopewalkError, Unavailable
+from .durable import Saga, Scheduled, Subscription, scheduled, subscription
+from .errors import DeclarationError, NotFound, RopewalkError, Unavailable
 from .handler import Handler
 from .message import Principal, Request, Response, Stream, caller, enter_principal, leave_principal
-from .operation import BINARY, Declaration, Operation, differences
+from .operation import BINARY, Access, Declaration, Operation, differences
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _VERSION = re.compile(r"\d+\.\d+\.\d+([-+.].*)?")
@@ -55,11 +57,25 @@ class Description(Struct, frozen=True):
     mounts: tuple[Mount, ...] = ()
     summary: str = ""
     names: tuple[str, ...] = ()  # it answers to: its own, and those of the contracts it keeps
+    subscriptions: Mapping[str, Subscription] = {}  # these three by the method's name
+    sagas: Mapping[str, Saga] = {}
+    schedules: Mapping[str, Scheduled] = {}
 
     @property
     def major(self) -> int:
         """The wire's version."""
         return int(self.version.partition(".")[0])
+
+
+class JobStatus(Struct, frozen=True, omit_defaults=True):
+    """How it stands with what is done in the background."""
+
+    id: str
+    operation: str
+    state: str  # running, completed, failed, parked
+    result: Any = None  # of one that is completed
+    problem: Any = None  # of one that failed: RFC 9457
+    subject: str | None = None  # on whose behalf it is done
 
 
 class Client(Struct, frozen=True):
@@ -94,10 +110,22 @@ class Service(Contract):
 
     `class Payments(Service, name="payments", version="1.2.0")`: `name` defaults to the class's in lower case with
     dashes. Dependencies come in through `__init__` by annotation. Optional `async def start(self)` and `stop(self)`
-    are awaited by the runtime. A class attribute `app = Klein()` is served beside the operations; `tables` is the
-    `sqlalchemy.MetaData` of its own schema. A method `error_page(error, request)` makes the pages that browsers are
-    shown instead of problem documents (`http/error_pages.py`).
+    are awaited by the runtime. A class attribute `app = Klein()` is served beside the operations, to whom `app_access`
+    says, "siblings", "user" or "public"; `tables` is the `sqlalchemy.MetaData` of its own schema. A method
+    `error_page(error, request)` makes the pages that browsers are shown instead of problem documents
+    (`http/error_pages.py`).
     """
+
+    app_access: ClassVar[Access] = "siblings"  # raw routes do not say who may reach them: the inside, unless this does
+
+    async def background_status(self, job: str, principal: Principal = given) -> JobStatus:
+        """Tell what became of what is done in the background, to whoever has asked for it."""
+        status = await self.__ropewalk_jobs__(job)
+        if status.subject is not None and status.subject != principal.subject:
+            raise NotFound(f"There is no job {job!r}.")
+        return msgspec.structs.replace(status, subject=None)
+
+    __ropewalk_jobs__: Callable[[str], Awaitable[JobStatus]]  # the runtime's
 
     def resource(self) -> Any:
         """This service as a `twisted.web` IResource, with the default filters, for a Site of any reactor."""
@@ -129,19 +157,52 @@ def _described(cls: type[Contract], name: str | None, version: str | None) -> De
         raise DeclarationError(f'{cls.__name__}: a version is like "1.0.0"; got {version!r}.')
     operations: dict[str, Operation] = {}
     mounts: dict[str, Mount] = {}
+    subscriptions: dict[str, Subscription] = {}
+    sagas: dict[str, Saga] = {}
+    schedules: dict[str, Scheduled] = {}
     for attribute, declared, function in _declarations(cls):
         if declared.mounted:
             mounts[attribute] = Mount(declared.route or "/", attribute, declared.access)
             continue
         hints, doc = _said(cls, attribute)
-        operations[attribute] = Operation(name, attribute, function, declared, hints, doc)
+        if declared.saga:
+            sagas[attribute] = Saga(name, attribute, function, declared, hints)
+            continue
+        made = Operation(name, attribute, function, declared, hints, doc)
+        if declared.delivery is not None:
+            subscriptions[attribute] = subscription(made, declared)
+        elif declared.schedule is not None:
+            schedules[attribute] = scheduled(made, declared)
+        else:
+            operations[attribute] = made
+    if issubclass(cls, Service) and any(operation.background for operation in operations.values()):
+        operations["background_status"] = _status_operation(name, operations.values())
     for base in reversed(cls.__mro__[1:]):
         if "__ropewalk_description__" in vars(base):
             _check_implements(cls, base, version, operations)
     _check_names(cls, operations)
     summary = (inspect.getdoc(cls) or "").partition("\n")[0] if cls.__doc__ else ""
     names = dict.fromkeys([name, *(description.name for description in inherited)])
-    return Description(name, version, operations, tuple(mounts.values()), summary, tuple(names))
+    return Description(
+        name,
+        version,
+        operations,
+        tuple(mounts.values()),
+        summary,
+        tuple(names),
+        subscriptions,
+        sagas,
+        schedules,
+    )
+
+
+def _status_operation(service: str, operations: Iterable[Operation]) -> Operation:
+    """Says what became of what is done in the background, to whom may ask for that."""
+    access = max((each.access for each in operations if each.background), key=("siblings", "user", "public").index)
+    function = Service.background_status
+    hints = typing.get_type_hints(function)
+    declared = Declaration("GET", "/background/<job>", access=access, raises=(NotFound,))
+    return Operation(service, "background_status", function, declared, hints, inspect.getdoc(function) or "")
 
 
 def _declarations(cls: type) -> list[tuple[str, Declaration, Callable[..., Any]]]:
@@ -239,6 +300,11 @@ def _check_names(cls: type, operations: Mapping[str, Operation]) -> None:
                 raise DeclarationError(
                     f"{cls.__name__}: {other} and {name} are both {operation.method} {operation.route}; change one."
                 )
+    access = getattr(cls, "app_access", "siblings")
+    if access not in typing.get_args(Access):
+        raise DeclarationError(
+            f"{cls.__name__}: app_access is one of {', '.join(typing.get_args(Access))}; got {access!r}."
+        )
     for name in _LIFECYCLE:
         hook = getattr(cls, name, None)
         if issubclass(cls, Service) and inspect.isfunction(hook) and not inspect.iscoroutinefunction(hook):
@@ -258,8 +324,10 @@ def dispatch(service: Service) -> Handler:
     An error that leaves is the operation's own: it ran, and nobody further out may repeat it. A sibling's error that
     the operation does not declare becomes Unavailable with its cause.
     """
+    said = describe(service)
     methods = {
-        name: cast(Callable[..., Awaitable[Any]], getattr(service, name)) for name in describe(service).operations
+        name: cast(Callable[..., Awaitable[Any]], getattr(service, name))
+        for name in (*said.operations, *said.subscriptions, *said.schedules)
     }
     undeclared: set[tuple[str, type]] = set()  # what has been warned about
 
@@ -287,7 +355,7 @@ def dispatch(service: Service) -> Handler:
                     operation=operation.id,
                     error=type(error).__name__,
                 )
-            leaving = _leaving(error, operation)
+            leaving = as_it_leaves(error, operation)
             if leaving is raised:
                 raise
             raise leaving from raised
@@ -357,7 +425,8 @@ def _meant(raised: BaseException) -> RopewalkError | None:
     return raised if isinstance(raised, RopewalkError) else None
 
 
-def _leaving(error: RopewalkError, operation: Operation) -> RopewalkError:
+def as_it_leaves(error: RopewalkError, operation: Any) -> RopewalkError:
+    """`error` as it leaves an operation, or what stands for one: its own, or a sibling's that it does not declare."""
     if error.met_at and not isinstance(error, operation.raises):
         unavailable = Unavailable(f"{operation.id} could not finish: {error.met_at} failed.", status=502)
         unavailable.members["cause"] = {"type": error.type, "status": error.status, "from": error.met_at}
@@ -454,12 +523,9 @@ async def _call(handler: Handler, operation: Operation, arguments: dict[str, Any
 
 def _context_of(operation: Operation) -> Context:
     """The context of a call: its key is derived from that of the operation that calls, unless somebody set one."""
-    context, keyed = current_context(), current_key()
-    if operation.safe:
-        return msgspec.structs.replace(context, key=None) if context.key is not None else context
-    if keyed is None or context.key != keyed.key:
-        return context
-    return msgspec.structs.replace(context, key=keyed.key_for(operation.id))
+    context = current_context()
+    key = derived_key(context.key, operation.id, operation.safe)
+    return context if key == context.key else msgspec.structs.replace(context, key=key)
 
 
 class Call(Deferred[Any]):

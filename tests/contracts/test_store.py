@@ -40,7 +40,8 @@ class Orders(Service):
     def __init__(self, database: Database) -> None: ...
 
 
-class Stock(Orders, name="stock"): ...
+class Stock(Orders, name="stock"):
+    tables = sqlalchemy.MetaData()
 
 
 class TestSimulatedStore(StoreContract):

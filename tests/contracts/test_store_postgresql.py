@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 from threading import Barrier
+from time import monotonic
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
+from twisted.internet.defer import Deferred
 
-from ropewalk import Conflict, Transaction, Unavailable, settled
+from ropewalk import Conflict, Event, Transaction, Unavailable, settled
 from ropewalk.context import Keyed, enter_key, leave_key
 from ropewalk.driver import Driver
 from ropewalk.errors import ConfigurationError
+from ropewalk.event import Message
 from ropewalk.plugin import find_adapter
-from ropewalk.store import Database
+from ropewalk.sagas import journal
+from ropewalk.store import Database, commits, members, outbox, started
 from ropewalk.store.database import ATTEMPTS
+from ropewalk.store.migrations import Differs, migrate
 from ropewalk.testing.contracts import StoreContract
-from ropewalk.testing.contracts.store import Stores, counts, increment, metadata, read, write
+from ropewalk.testing.contracts.store import Stores, counts, increment, metadata, notes, read, write
 from ropewalk.testing.contracts.suite import Contract
 from ropewalk_postgresql import store as module
 from ropewalk_postgresql.store import PostgreSQLStore, parse, schema_of
@@ -36,6 +46,12 @@ OTHERS = (
 )
 NOW = 1_777_626_000.0
 LIMIT = 10.0  # seconds in which a thread meets another, or never
+
+
+class Counted(Event, topic="orders.counted"):
+    """What is published."""
+
+    number: int
 
 
 @pytest.fixture(scope="module")
@@ -306,6 +322,35 @@ class TestWhatIsOfPostgreSQLAlone(OnPostgreSQL, Contract):
         with pytest.raises(Unavailable, match='database "ropewalk_nowhere" does not exist'):
             store.open("orders", metadata)
 
+    async def test_what_is_executed_after_a_publish_goes_in_the_order_of_the_events(self, stores: Stores) -> None:
+        database = await stores.open()
+        database.random, database.member = Random(1), "me"
+        has_its_turn = threading.Event()
+
+        def draw(tx: Transaction) -> int:
+            [number] = tx.execute(notes.insert().values(text="")).inserted_primary_key
+            return int(number)
+
+        def first(tx: Transaction) -> int:
+            tx.publish(Counted(number=1), key="a")
+            tx.execute(sa.select(sa.literal(1)))
+            has_its_turn.set()
+            until = monotonic() + LIMIT
+            while not self.server.execute(f"SELECT 1 {OTHERS} AND wait_event = 'advisory'").fetchone():
+                assert monotonic() < until, "the second does not wait"
+            return draw(tx)
+
+        def second(tx: Transaction) -> int:
+            assert has_its_turn.wait(LIMIT)
+            tx.publish(Counted(number=2), key="a")
+            return draw(tx)
+
+        drawn = await settled(database.run(first), database.run(second))
+        rows = await database.apart(outbox.pending)
+
+        assert sorted(drawn) == drawn
+        assert [1, 2] == [Message.decoded(row.message).event([Counted]).number for row in rows]
+
     # -- limits
 
     async def test_who_waits_too_long_for_a_connection_is_refused_and_never_runs(
@@ -388,6 +433,40 @@ class TestWhatIsOfPostgreSQLAlone(OnPostgreSQL, Contract):
         found = self.server.execute('SELECT name FROM booking_ui.counts UNION ALL SELECT name FROM "order".counts')
         assert [("booking-ui",), ("order",)] == found.fetchall()
 
+    async def test_a_schema_of_another_system_is_refused_and_both_are_named(self, tmp_path: Path) -> None:
+        inn, hotel = (make_store(WHERE, tmp_path, system) for system in ("inn", "hotel"))
+        inn.open("orders", metadata)
+        hotel.open("stock", metadata)
+
+        with pytest.raises(ConfigurationError) as raised:
+            hotel.open("orders", metadata)
+
+        assert str(raised.value) == (
+            "The schema orders of the database is that of the system 'inn'; this is the system 'hotel'. Two systems need "
+            "two databases: [adapters] store. If it is the same under a new name, tell the database so: "
+            "UPDATE \"orders\".ropewalk_owner SET system = 'hotel'."
+        )
+        self.server.execute("UPDATE \"orders\".ropewalk_owner SET system = 'hotel'")
+        hotel.open("orders", metadata)
+        for store in (inn, hotel):
+            store.close()
+
+    async def test_tables_that_differ_are_refused_and_migrated(self, tmp_path: Path) -> None:
+        store = make_store(WHERE, tmp_path)
+        database = store.open("orders", metadata)
+        await database.run(write, "a", 1)
+        code = sa.MetaData()
+        counts.to_metadata(code).append_column(sa.Column("unit", sa.Text))
+
+        with pytest.raises(Differs, match=r"orders are not those of the code: column counts.unit is missing"):
+            store.open("orders", code)
+        with store.changing("orders") as connection:
+            migrate("orders", connection, code, None)
+
+        store.open("orders", code)
+        assert 1 == await database.run(read, "a")
+        store.close()
+
     async def test_processes_may_open_the_same_service_at_once(self, tmp_path: Path) -> None:
         stores = [make_store(WHERE, tmp_path) for _ in range(4)]
         ready = Barrier(4)
@@ -415,16 +494,16 @@ def test_the_adapter_is_declared_by_a_dropin() -> None:
 @pytest.mark.parametrize(
     ("where", "environ", "expected"),
     [
-        ("postgresql", {}, ("postgresql+psycopg://postgres@127.0.0.1/postgres", 8)),
+        ("postgresql", {}, ("postgresql+psycopg://postgres@127.0.0.1/postgres", 4)),
         (
             "postgresql",
             {"PGUSER": "hotel", "PGDATABASE": "rooms"},
-            ("postgresql+psycopg://hotel@127.0.0.1/rooms", 8),
+            ("postgresql+psycopg://hotel@127.0.0.1/rooms", 4),
         ),
-        ("postgresql://hotel@db/hotel", {"PGUSER": "x"}, ("postgresql+psycopg://hotel@db/hotel", 8)),
-        ("postgresql+psycopg://hotel:pw@db:5433/h", {}, ("postgresql+psycopg://hotel:pw@db:5433/h", 8)),
+        ("postgresql://hotel@db/hotel", {"PGUSER": "x"}, ("postgresql+psycopg://hotel@db/hotel", 4)),
+        ("postgresql+psycopg://hotel:pw@db:5433/h", {}, ("postgresql+psycopg://hotel:pw@db:5433/h", 4)),
         ("postgresql://h@db/h?pool=64&sslmode=require", {}, ("postgresql+psycopg://h@db/h?sslmode=require", 64)),
-        ("postgresql://h@/h?host=%2Ftmp", {}, ("postgresql+psycopg://h@/h?host=%2Ftmp", 8)),
+        ("postgresql://h@/h?host=%2Ftmp", {}, ("postgresql+psycopg://h@/h?host=%2Ftmp", 4)),
     ],
 )
 def test_what_the_url_leaves_out_is_filled_in(where: str, environ: dict[str, str], expected: tuple[str, int]) -> None:
@@ -451,7 +530,7 @@ def test_a_wrong_url_is_refused_with_what_is_expected_and_without_its_password(w
         parse(where, {})
 
     assert str(raised.value) == (
-        f"[adapters] store: {what}. Expected postgresql, or a URL like postgresql://hotel@db:5432/hotel?pool=8."
+        f"[adapters] store: {what}. Expected postgresql, or a URL like postgresql://hotel@db:5432/hotel?pool=4."
     )
 
 
@@ -486,7 +565,335 @@ async def asked(database: Database, function: Callable[..., Any]) -> Any:
         leave_key(token)
 
 
-def make_store(where: str, folder: Path) -> PostgreSQLStore:
+def make_store(where: str, folder: Path, system: str = "hotel") -> PostgreSQLStore:
     from twisted.internet import reactor
 
-    return PostgreSQLStore(where, folder, reactor, lambda: NOW)
+    return PostgreSQLStore(where, folder, reactor, lambda: NOW, system)
+
+
+@pytest.mark.backend("postgresql")
+class TestWhatOthersWrote(OnPostgreSQL, Contract):
+    """A process hears of the commits of others."""
+
+    @pytest.fixture
+    def two(self, tmp_path: Path) -> Iterator[tuple[PostgreSQLStore, PostgreSQLStore]]:
+        stores = make_store(WHERE, tmp_path), make_store(WHERE, tmp_path)
+        yield stores
+        for store in stores:
+            store.close()
+
+    async def until(self, predicate: Callable[[], object]) -> None:
+        while not predicate():
+            await asyncio.sleep(0.01)
+
+    async def test_a_commit_is_heard_of_by_who_listens_and_told_once_to_who_made_it(self, two: Any) -> None:
+        mine, theirs = (store.open("orders", metadata) for store in two)
+        heard: dict[str, list[frozenset[str]]] = {"mine": [], "theirs": []}
+        mine.listen(heard["mine"].append)
+        theirs.listen(heard["theirs"].append)
+        await self.until(lambda: heard["mine"] and heard["theirs"])  # that they listen
+        for each in heard.values():
+            each.clear()
+
+        await mine.run(lambda tx: tx.wrote.add("sagas"))
+
+        await self.until(lambda: heard["theirs"])
+        assert {"mine": [frozenset({"sagas"})], "theirs": [frozenset({"sagas"})]} == heard
+
+    async def test_what_is_rolled_back_nobody_hears_of(self, two: Any) -> None:
+        mine, theirs = (store.open("orders", metadata) for store in two)
+        heard: list[frozenset[str]] = []
+        own: list[frozenset[str]] = []
+        theirs.listen(heard.append)
+        mine.listen(own.append)
+        await self.until(lambda: heard and own)
+        heard.clear()
+
+        def fail(tx: Transaction) -> None:
+            tx.wrote.add("events")
+            raise Conflict("On second thoughts.")
+
+        with pytest.raises(Conflict):
+            await mine.run(fail)
+        await mine.run(lambda tx: tx.wrote.add("sagas"))
+
+        await self.until(lambda: heard)
+        assert [frozenset({"sagas"})] == heard
+
+    async def test_nobody_listens_who_was_not_asked_to_and_nobody_after_the_end(self, two: Any) -> None:
+        store = two[0]
+        database = store.open("orders", metadata)
+        await database.run(lambda tx: None)
+        before = self.connections()
+
+        database.listen(lambda wrote: None)
+        await self.until(lambda: self.connections() == before + 1)
+        store.close()
+
+        await self.until(lambda: self.connections() == 0)
+
+    async def test_a_connection_that_was_cut_is_made_again_and_may_have_missed_something(self, two: Any) -> None:
+        database = two[0].open("orders", metadata)
+        heard: list[frozenset[str]] = []
+        database.listen(heard.append)
+        await self.until(lambda: heard)
+        heard.clear()
+
+        self.lose_connections()
+
+        await self.until(lambda: heard)
+        assert [frozenset({"events", "replay", "sagas"})] == heard
+
+
+@pytest.mark.backend("postgresql")
+class TestSagasOfTwoProcesses(OnPostgreSQL, Contract):
+    """What processes take in READ COMMITTED they take once."""
+
+    @pytest.fixture
+    def two(self, tmp_path: Path) -> Iterator[list[Database]]:
+        stores = make_store(WHERE, tmp_path), make_store(WHERE, tmp_path)
+        yield [store.open("orders", metadata) for store in stores]
+        for store in stores:
+            store.close()
+
+    async def test_those_who_look_at_the_same_time_take_different_ones(self, two: list[Database]) -> None:
+        run = Driver.of().run
+        ids = {f"saga-{number}" for number in range(60)}
+        for id in ids:
+            await two[0].batched(started.add_all, started.Started(id, "orders.sell", b"{}", b"{}"))
+        for database, name in zip(two, ("one", "two"), strict=True):
+            await database.apart(members.beat, name, True)
+        taken: list[str] = []
+        while True:
+            looks = [
+                run(database.batched(journal.look, journal.Wanted(name, (), (), 0, 7)))
+                for database, name in zip(two, ("one", "two"), strict=True)
+            ]
+            found = [claim.id for look in await settled(*looks) for claim in look.claims]
+            if not found:
+                break
+            taken += found
+
+        assert sorted(ids) == sorted(taken)
+
+    async def test_who_was_struck_off_writes_nothing_more(self, two: list[Database]) -> None:
+        await two[0].batched(started.add_all, started.Started("saga", "orders.sell", b"{}", b"{}"))
+        for database, name in zip(two, ("one", "two"), strict=True):
+            await database.apart(members.beat, name, True)
+        wanted = journal.Wanted("one", (), (), 0, 1)
+        [old] = (await two[0].batched(journal.look, wanted)).claims
+        entry = journal.Entry(journal.Place("", "sell", 1), 1, "step", "", 0, b"1")
+        assert await two[1].apart(members.strike, "one", 1)
+        [new] = (await two[1].batched(journal.look, msgspec.structs.replace(wanted, owner="two"))).claims
+
+        await two[1].batched(journal.write, journal.Written(new, [entry], "1"))
+        with pytest.raises(journal.Fenced):
+            await two[0].batched(journal.write, journal.Written(old, [entry], "1"))
+        with pytest.raises(journal.Fenced):
+            await two[0].batched(journal.write, journal.Written(old, (), "1", journal.Ending(journal.COMPLETED)))
+
+        told = await two[0].batched(journal.read_all, "saga")
+        assert (journal.RUNNING, 2) == (told.state, new.epoch)
+
+
+# -- runs that wait for a connection
+
+
+class Busy:
+    """A database whose one connection is kept busy by a first run, while others wait behind it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = make_store(f"{WHERE}?pool=1", folder)
+        self.database = self.store.open("orders", metadata)
+        self.commits: list[Any] = []
+        self._go: Future[None] = Future()
+        begun: Future[None] = Future()
+
+        def keep_busy(tx: Transaction) -> None:
+            begun.set_result(None)
+            self._go.result(LIMIT)
+
+        self._first = self.run(keep_busy)
+        begun.result(LIMIT)
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        """One more that waits."""
+        return Driver.of().run(self.database.run(function, *args))
+
+    async def go_on(self, *waiting: Deferred[Any]) -> list[Any]:
+        """Let them have their turn; what they come to, with each of their COMMITs in `commits`."""
+        self._go.set_result(None)
+        await self._first
+        event.listen(self.database._engine, "commit", self.commits.append)
+        return await settled(*waiting)
+
+    async def names(self) -> list[str]:
+        """What was written."""
+        found: list[str] = await self.database.run(_names)
+        return found
+
+
+def _names(tx: Transaction) -> list[str]:
+    return list(tx.execute(sa.select(counts.c.name).order_by(counts.c.name)).scalars())
+
+
+@pytest.mark.backend("postgresql")
+class TestRunsThatWaitForAConnection(OnPostgreSQL, Contract):
+    @pytest.fixture
+    def busy(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Busy]:
+        monkeypatch.setattr(commits, "LONGEST", LIMIT)  # a machine that is busy is no reason to commit earlier
+        busy = Busy(tmp_path)
+        yield busy
+        busy.store.close()
+
+    async def test_they_share_a_commit(self, busy: Busy) -> None:
+        def write_and_tell(tx: Transaction, name: str) -> tuple[str, int]:
+            write(tx, name, 1)
+            return name, tx.execute(sa.select(sa.text("txid_current()"))).scalar_one()
+
+        outcomes = await busy.go_on(*(busy.run(write_and_tell, name) for name in "cab"))
+
+        assert ["c", "a", "b"] == [name for name, _ in outcomes]
+        assert (1, 1) == (len({transaction for _, transaction in outcomes}), len(busy.commits))
+
+    async def test_one_that_refuses_after_it_has_read_costs_the_others_nothing(self, busy: Busy) -> None:
+        def refuse(tx: Transaction) -> None:
+            assert tx.execute(sa.select(sa.func.count()).select_from(counts)).scalar_one() == 1
+            raise Conflict("There is one already.")
+
+        outcomes = await busy.go_on(busy.run(write, "a", 1), busy.run(refuse), busy.run(write, "b", 2))
+
+        assert [None, "There is one already.", None] == [outcomes[0], outcomes[1].detail, outcomes[2]]
+        assert (["a", "b"], 1) == (await busy.names(), len(busy.commits) - 1)
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            counts.insert().values(name="x", value=1),
+            sa.text("INSERT INTO counts VALUES ('x', 1)"),
+            sa.select(sa.func.set_config("application_name", "x", False)),
+            sa.select(counts.insert().values(name="x", value=1).returning(counts.c.name).cte("written")),
+        ],
+        ids=["insert", "text", "a function of the server's", "an insert within a select"],
+    )
+    async def test_one_that_fails_after_it_may_have_written_is_undone_and_the_others_are_made_alone(
+        self, busy: Busy, statement: Any
+    ) -> None:
+        def write_and_fail(tx: Transaction) -> None:
+            tx.execute(statement)
+            raise Conflict("no")
+
+        outcomes = await busy.go_on(busy.run(write, "a", 1), busy.run(write_and_fail), busy.run(write, "b", 2))
+
+        assert [None, "no", None] == [outcomes[0], outcomes[1].detail, outcomes[2]]
+        assert (["a", "b"], 2) == (await busy.names(), len(busy.commits) - 1)
+
+    async def test_who_goes_on_after_a_statement_that_failed_is_the_only_one_to_hear_of_it(self, busy: Busy) -> None:
+        def swallow(tx: Transaction) -> None:
+            with suppress(sa.exc.DBAPIError):
+                tx.execute(sa.text("no statement"))
+
+        outcomes = await busy.go_on(busy.run(write, "a", 1), busy.run(swallow), busy.run(write, "b", 2))
+
+        assert [None, RuntimeError, None] == [outcomes[0], type(outcomes[1]), outcomes[2]]
+        assert ["a", "b"] == await busy.names()
+
+    async def test_one_that_wants_what_another_transaction_holds_waits_alone(self, busy: Busy) -> None:
+        self.server.execute("INSERT INTO orders.counts VALUES ('held', 1)")
+        tries: list[str] = []
+
+        def update(tx: Transaction) -> None:
+            tries.append("held")
+            tx.execute(counts.update().values(value=2).where(counts.c.name == "held"))
+
+        with psycopg.connect(CONNECTION) as other:
+            other.execute("UPDATE orders.counts SET value = value WHERE name = 'held'")
+            first, second = busy.run(write, "a", 1), busy.run(update)
+            outcomes = busy.go_on(first, second)
+            going = Driver.of().run(outcomes)
+            await first  # though the lock is still held
+            other.rollback()
+        await going
+
+        assert ["held", "held"] == tries
+        assert (["a", "held"], 2) == (await busy.names(), await busy.database.run(read, "held"))
+
+    async def test_when_the_answer_to_the_commit_is_lost_all_are_told_maybe_and_none_is_made_again(
+        self, busy: Busy
+    ) -> None:
+        tries: list[str] = []
+
+        def write_once(tx: Transaction, name: str) -> None:
+            tries.append(name)
+            write(tx, name, 1)
+
+        first, second = busy.run(write_once, "a"), busy.run(write_once, "b")
+        event.listen(busy.database._engine, "commit", lambda _: self.lose_connections() if tries else None)
+
+        outcomes = await busy.go_on(first, second)
+
+        assert ["maybe", "maybe"] == [outcome.ran for outcome in outcomes]
+        assert ["a", "b"] == tries
+
+    async def test_a_connection_that_was_lost_before_costs_nobody_anything(self, busy: Busy) -> None:
+        first, second = busy.run(write, "a", 1), busy.run(write, "b", 1)
+        lost: list[int] = []
+
+        def lose(*_: Any) -> None:
+            if not lost:
+                lost.append(self.lose_connections())
+
+        event.listen(busy.database._engine, "checkout", lose)
+
+        assert [None, None] == await busy.go_on(first, second)
+        assert ([1], ["a", "b"]) == (lost, await busy.names())
+
+    async def test_who_ends_the_transaction_himself_is_told_and_nobody_runs_twice(self, busy: Busy) -> None:
+        tries: list[str] = []
+
+        def write_once(tx: Transaction) -> None:
+            tries.append("a")
+            write(tx, "a", 1)
+
+        outcomes = await busy.go_on(
+            busy.run(write_once), busy.run(lambda tx: tx.execute(sa.text("COMMIT"))), busy.run(write, "b", 1)
+        )
+
+        assert [Unavailable, RuntimeError, type(None)] == [type(outcome) for outcome in outcomes]
+        assert ("maybe", ["a"]) == (outcomes[0].ran, tries)
+
+    async def test_what_they_publish_is_written_in_their_order_and_at_once(self, busy: Busy) -> None:
+        busy.database.random, busy.database.member = Random(1), "me"
+
+        def publish(tx: Transaction, number: int) -> None:
+            tx.publish(Counted(number=number), key="b" if number % 2 else "a")
+
+        statements: list[str] = []
+        event.listen(
+            busy.database._engine, "before_cursor_execute", lambda *given: statements.append(given[2].split("(")[0])
+        )
+        await busy.go_on(*(busy.run(publish, number) for number in range(5)))
+        rows = await busy.database.apart(outbox.pending)
+
+        assert [0, 1, 2, 3, 4] == [Message.decoded(row.message).event([Counted]).number for row in rows]
+        assert ["a", "b", "a", "b", "a"] == [row.key for row in rows]
+        assert 1 == sum("INSERT INTO ropewalk_outbox" in each for each in statements)
+
+    async def test_a_function_that_kept_others_waiting_is_made_alone_from_then_on(
+        self, busy: Busy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(commits, "SLOW", 0.0)
+
+        def slow(tx: Transaction) -> None:
+            tx.execute(sa.select(sa.func.now()))
+
+        await busy.go_on(*(busy.run(slow) for _ in range(3)))
+        assert 1 == len(busy.commits)
+
+        first = Future[None]()
+        running = busy.run(lambda tx: first.result(LIMIT))
+        waiting = [busy.run(slow) for _ in range(3)]
+        first.set_result(None)
+        await settled(running, *waiting)
+
+        assert 1 + 1 + 3 == len(busy.commits)

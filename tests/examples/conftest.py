@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,10 +22,12 @@ from ropewalk import (
     Database,
     DeadlineExceeded,
     InFlight,
+    KeyCancelled,
     Principal,
     Request,
     Response,
     RopewalkError,
+    Sagas,
     Service,
     Unavailable,
     Unprocessable,
@@ -36,9 +38,12 @@ from ropewalk.context import enter_context
 from ropewalk.driver import Driver
 from ropewalk.handler import Handler
 from ropewalk.http.sibling_agent import SiblingAgent
+from ropewalk.memory.broker import EmbeddedBroker
+from ropewalk.memory.broker import metadata as broker_tables
 from ropewalk.memory.connection import LocalConnection
 from ropewalk.memory.store import open_sqlite
 from ropewalk.message import enter_principal
+from ropewalk.runtime.backstage import Backstage
 from ropewalk.runtime.clock import WallClock
 from ropewalk.runtime.inject import construct
 from ropewalk.runtime.stacks import client_stack, server_stack
@@ -49,7 +54,7 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "hotel"
 sys.path.insert(0, str(EXAMPLE))  # as the system does that has its file there
 
 STARTS_AT = "2026-05-01T09:00:00+00:00"
-ALWAYS = (Unprocessable, DeadlineExceeded, InFlight)  # what any operation may answer, and need not list
+ALWAYS = (Unprocessable, DeadlineExceeded, InFlight, KeyCancelled)  # what any operation may answer, and need not list
 TICK = 0.01  # seconds of virtual time: shorter than anything the hotel waits for
 
 
@@ -79,6 +84,16 @@ class Unhurried:
         return call
 
 
+class _InTurn:
+    """What events need of a reactor."""
+
+    def __init__(self, time: Any) -> None:
+        self._time = time
+
+    def callFromThread(self, function: Callable[..., Any], *args: Any) -> None:
+        self._time.callLater(0, function, *args)
+
+
 class House:
     """The services of the hotel, each behind its server stack; `client(cls)` is one's client, as a sibling has it."""
 
@@ -101,17 +116,22 @@ class House:
         self._handlers: dict[str, Handler] = {}
         self.services: dict[str, Service] = {}
         began = settings.get("clock", {}).get("starts_at", STARTS_AT)
-        read = lambda: datetime.fromisoformat(began) + timedelta(seconds=self.time.seconds())  # noqa: E731
-        self.services["clock"] = Clock(self.time, WallClock(lambda: read().timestamp()))
+        self.now = lambda: datetime.fromisoformat(began).timestamp() + self.time.seconds()
+        self.services["clock"] = Clock(self.time, WallClock(self.now))
+        broker = EmbeddedBroker(lambda: self.database("broker", broker_tables), self.time, self.driver)
+        self.backstage = Backstage(broker, self.time, self.random, self.driver, _InTurn(self.time), 86400.0)
         for cls in (Users, Notifications, Payments, Hotels, Reservations, Receipts):
             self._build(cls)
         clock: Any = self.services["clock"]
         self._web = RequestTraversalAgent(clock.app.resource())
+        self.play(self.backstage.start())
 
     def _build(self, cls: type[Service]) -> None:
         name = describe(cls).name
+        database, in_reactor = self.database(name, getattr(cls, "tables", None)), self.backstage.in_reactor
         things = {
-            Database: lambda: self.database(name, getattr(cls, "tables", None)),
+            Database: lambda: database,
+            Sagas: lambda: Sagas(cls, database, self.time, lambda heard: database.listen(in_reactor(heard))),
             Workers: InlineWorkers,
             Random: lambda: self.random,
             IReactorTime: lambda: self.time,
@@ -125,8 +145,9 @@ class House:
         )
         meter: Any = Calls("ropewalk_server", "Requests", (("service", name),))
         self.services[name] = service
-        stack = server_stack(clock=self.time, random=self.random, meter=meter)
+        stack = server_stack(clock=self.time, random=self.random, meter=meter, take_back=database.take_back)
         self._handlers[name] = compose(stack, dispatch(service))
+        self.backstage.add(name, service, self._handlers[name], self._handlers[name], database)
 
     def client(self, contract: type[Contract]) -> Any:
         """A client of `contract` for a test; a call of it begins when it is played."""
@@ -157,7 +178,9 @@ class House:
         def in_a_while(function: Callable[[], Any]) -> Awaitable[Any]:
             return deferLater(self.time, self.random.random() * TICK, function)
 
-        return open_sqlite(name, None, tables, in_a_while, lambda: 0.0)
+        database = open_sqlite(name, None, tables, in_a_while, self.now)
+        database.random, database.member = self.random, "the only one"
+        return database
 
     # -- what SiblingAgent asks of an agent
 

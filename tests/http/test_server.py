@@ -38,6 +38,7 @@ from ropewalk import (
     Unauthorized,
     Unavailable,
     Upload,
+    compose,
     delete,
     get,
     given,
@@ -46,6 +47,9 @@ from ropewalk import (
     post,
     put,
 )
+from ropewalk.errors import DeclarationError
+from ropewalk.filters.authenticate import Authenticate
+from ropewalk.http.raw import serve
 from ropewalk.http.server import _HTTPPayload
 from ropewalk.service import describe
 
@@ -524,6 +528,12 @@ class Mixed(Service):
     def refused(self, request: Any) -> str:
         raise NotFound("in the raw")
 
+    @app.route("/passed-on")
+    def passed_on(self, request: Any) -> str:
+        error = NotFound("of a sibling")
+        error.met_at = "hotels"
+        raise error
+
     @app.route("/broken")
     def broken(self, request: Any) -> str:
         raise ValueError("in the raw")
@@ -551,6 +561,20 @@ def test_raw_routes_keep_their_own_semantics_beside_operations(ask_mixed):
         ask_mixed("DELETE", "/raw/x").status,
         ask_mixed("DELETE", "/raw/x").headers["allow"],
     )
+
+
+def test_an_error_of_ours_that_raw_code_lets_out_is_answered_as_an_operation_answers_it(ask_mixed):
+    refused = ask_mixed("GET", "/refused")
+
+    assert (404, PROBLEM) == (refused.status, refused.headers["content-type"])
+    assert problem(NotFound, "in the raw") == json.loads(refused.body)
+
+
+def test_a_sibling_s_error_that_raw_code_lets_out_is_a_failure_of_the_sibling(ask_mixed):
+    failed = ask_mixed("GET", "/passed-on")
+
+    assert (502, PROBLEM) == (failed.status, failed.headers["content-type"])
+    assert "hotels" == json.loads(failed.body)["cause"]["from"]
 
 
 def test_what_raw_code_raises_is_klein_s_to_answer(ask_mixed, flush_logged_errors):
@@ -588,6 +612,30 @@ def test_outside_the_methods_that_are_not_for_it_are_not_told(ask_outside):
 
 def test_outside_raw_routes_are_not_there(browse):
     assert 404 == browse(Mixed(), public=True).ask("GET", "/later").status
+
+
+class Shown(Mixed):
+    """Its raw routes are for everybody."""
+
+    app_access = "public"
+
+
+class Guarded(Mixed):
+    """Its raw routes are for who has signed in."""
+
+    app_access = "user"
+
+
+def test_outside_raw_routes_are_there_for_whom_the_service_says(browse):
+    stack = compose([Authenticate([])], serve)
+
+    assert "later" == browse(Shown(), public=True, raw=stack).ask("GET", "/later").text
+    assert 401 == browse(Guarded(), public=True, raw=stack).ask("GET", "/later").status
+
+
+def test_whom_raw_routes_are_for_is_one_of_three():
+    with pytest.raises(DeclarationError, match="Odd: app_access is one of public, user, siblings; got 'all'"):
+        type("Odd", (Service,), {"app_access": "all"})
 
 
 OWN = {

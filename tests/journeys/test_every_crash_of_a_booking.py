@@ -42,14 +42,26 @@ async def book(world: World) -> object:
 
 
 def test_whenever_a_process_dies_the_books_are_right_in_the_end(world):
-    from audit import every_booking_paid, no_orphan_charges, no_room_twice, nothing_stuck, refunds_right
+    from audit import (
+        every_booking_paid,
+        every_mail_comes,
+        no_orphan_charges,
+        no_room_twice,
+        no_saga_left,
+        nothing_stuck,
+        refunds_right,
+    )
 
     for check in (no_room_twice, every_booking_paid, refunds_right):
         world.invariant(check)
 
-    survivals = list(crash_points(world, book, eventually=[nothing_stuck, no_orphan_charges], settle=120.0))
+    survivals = list(
+        crash_points(
+            world, book, eventually=[nothing_stuck, no_saga_left, no_orphan_charges, every_mail_comes], settle=120.0
+        )
+    )
 
     assert [] == [(each.point, each.broken) for each in survivals if each.broken]
     moments = {each.point.moment for each in survivals}
-    assert {"before:charge", "after:charge", "before:take/2", "after:take/commit", "before:frame"} <= moments
+    assert {"before:charge", "after:charge", "before:begin/2", "after:begin/commit", "before:frame"} <= moments
     assert len(survivals) > 150

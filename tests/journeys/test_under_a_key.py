@@ -96,6 +96,11 @@ class Bank(Service, name="bank", version="1.0.0"):
             raise next(each for each in both if isinstance(each, Exception))
         await self.database.run(getattr(self, f"_{how}"))
 
+    @get("/notices", raises=(Unavailable,))
+    async def notice(self) -> list[int]:
+        """Safe, as it says, and notes twice all the same."""
+        return [await self.notes.note("seen"), await self.notes.note("seen")]
+
     @put("/entries/<text>")
     async def add(self, text: str) -> None:
         """Add an entry."""
@@ -159,6 +164,17 @@ async def _asked(call: Any, bank: Any, key: str | None, tenant: str = "") -> Any
         return await call(bank)
     except RopewalkError as error:
         return error
+
+
+def test_a_key_that_is_ignored_is_not_passed_on(world):
+    async def notice() -> list[int]:
+        reply = await world.http.get("sibling://bank/notices", headers={"Idempotency-Key": "k1"})
+        return await reply.json()
+
+    numbers = world.run(notice())
+
+    assert 2 == len(set(numbers))
+    assert ["seen", "seen"] == in_notes(world)
 
 
 def in_books(world) -> list[str]:

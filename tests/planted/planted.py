@@ -18,8 +18,9 @@ from msgspec import Struct
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 COPIED = ("src", "examples")  # folders of the checkout that a patch may touch
+HOTEL = "examples/hotel/system.toml"  # the system that a patch is hunted in, unless it names another one
 _FILE = re.compile(r"(?P<number>[0-9]{2})-(?P<name>[a-z][a-z-]*)\.patch")
-_FIELD = re.compile(r"^(Kind|Noticed|Guarantee): (.+(?:\n  .+)*)$", re.MULTILINE)
+_FIELD = re.compile(r"^(Kind|Noticed|Guarantee|System): (.+(?:\n  .+)*)$", re.MULTILINE)
 
 
 class PatchFailed(Exception):
@@ -35,7 +36,8 @@ class Planted(Struct, frozen=True):
     noticed: str  # what a user would notice
     guarantee: str  # what the patch breaks
     patch: Path
-    text: str  # of the whole file: the three fields, an empty line, a unified diff from the checkout's root
+    text: str  # of the whole file: the fields, an empty line, a unified diff from the checkout's root
+    system: str = HOTEL  # in which it can be noticed: its file, from the checkout's root
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -51,8 +53,8 @@ def corpus() -> list[Planted]:
 def planted(copy_to: Path, patch: Path) -> None:
     """Copy `src` and `examples` of the checkout into the folder `copy_to`, and apply `patch` there.
 
-    `copy_to` is made; it must not hold these folders yet. A process with `python_path(copy_to)` as its PYTHONPATH then
-    runs the broken sources. Raises PatchFailed with what the `patch` program said, also when it had to guess.
+    `copy_to` is made; it must not hold these folders yet. A process with `python_path(copy_to, system)` as its PYTHONPATH
+    then runs the broken sources. Raises PatchFailed with what the `patch` program said, also when it had to guess.
     """
     for folder in COPIED:
         shutil.copytree(ROOT / folder, copy_to / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -63,9 +65,9 @@ def planted(copy_to: Path, patch: Path) -> None:
         raise PatchFailed(f"{patch.name} does not apply to {copy_to}:\n{said.stdout}{said.stderr}")
 
 
-def python_path(copy: Path) -> str:
-    """The PYTHONPATH under which `ropewalk` and `hotel` are those of the copy."""
-    return f"{copy / 'src'}:{copy / 'examples' / 'hotel'}"
+def python_path(copy: Path, system: str = HOTEL) -> str:
+    """The PYTHONPATH under which `ropewalk` and the services of `system` are those of the copy."""
+    return f"{copy / 'src'}:{(copy / system).parent}"
 
 
 def _read(path: Path) -> Planted:

@@ -1,4 +1,4 @@
-"""Whether the simulator bites: every planted bug, hunted with the hotel's own workload and audit.
+"""Whether the simulator bites: every planted bug, hunted with the workload and the audit of its system.
 
     python tests/planted/teeth.py [NUMBER ...] [--seeds 200] [--minutes 1] [--jobs 2] [--no-shrink]
 
@@ -22,6 +22,8 @@ from msgspec import Struct
 sys.path.insert(0, str(Path(__file__).parent))
 from planted import Planted, corpus, planted, python_path
 
+WORKLOADS = {"examples/hotel/system.toml": "workload", "examples/trips/system.toml": "play"}
+
 
 class Bite(Struct, frozen=True):
     """What became of one hunt."""
@@ -40,16 +42,16 @@ def hunt(bug: Planted, *, seeds: int, minutes: float, jobs: int, shrink: bool) -
         planted(copy, bug.patch)
         command = [sys.executable, "-c", "from ropewalk.cli import main; main()", "sim"]
         command += [
-            str(copy / "examples/hotel/system.toml"),
+            str(copy / bug.system),
             "--json",
             "--workload",
-            "workload",
+            WORKLOADS[bug.system],
             "--graveyard",
             str(copy / "graveyard"),
         ]
         command += ["--seeds", str(seeds), "--minutes", str(minutes), "--jobs", str(jobs)]
         command += [] if shrink else ["--no-shrink"]
-        environment = {**os.environ, "PYTHONPATH": python_path(copy)}
+        environment = {**os.environ, "PYTHONPATH": python_path(copy, bug.system)}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode not in (0, 1) or not done.stdout:
         raise RuntimeError(f"{bug.patch.name}: exit status {done.returncode}: {done.stderr[-2000:]}")

@@ -26,6 +26,10 @@ def _module() -> Any:
 
 planted = _module()
 CORPUS = planted.corpus()
+HOTEL, TRIPS = planted.HOTEL, "examples/trips/system.toml"
+FIRST = {HOTEL: 1, TRIPS: 41}  # the first number of each system's
+_HOTEL = "booking_ui", "clock", "hotels", "notifications", "payments", "receipts", "reservations", "users"
+SERVICES = {HOTEL: [f"hotel.{name}" for name in _HOTEL], TRIPS: ["diary", "money", "rooms", "trips"]}
 each = pytest.mark.parametrize("bug", CORPUS, ids=lambda bug: f"{bug.number:02}-{bug.name}")
 
 
@@ -47,16 +51,13 @@ def test_it_applies_and_compiles_and_changes_nothing_else(bug, tmp_path):
 
 @pytest.mark.long
 @each
-def test_the_hotel_can_be_imported_from_the_copy(bug, tmp_path):
+def test_its_system_can_be_imported_from_the_copy(bug, tmp_path):
     planted.planted(tmp_path, bug.patch)
-    names = "booking_ui", "clock", "hotels", "notifications", "payments", "receipts", "reservations", "users"
-    program = (
-        f"import ropewalk.runtime.process, {', '.join(f'hotel.{name}' for name in names)}\nprint(ropewalk.__file__)"
-    )
+    program = f"import ropewalk.runtime.process, {', '.join(SERVICES[bug.system])}\nprint(ropewalk.__file__)"
 
     said = subprocess.run(
         [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": planted.python_path(tmp_path)},
+        env={**os.environ, "PYTHONPATH": planted.python_path(tmp_path, bug.system)},
         capture_output=True,
         text=True,
         check=False,
@@ -65,8 +66,15 @@ def test_the_hotel_can_be_imported_from_the_copy(bug, tmp_path):
     assert (f"{tmp_path / 'src/ropewalk/__init__.py'}\n", "", 0) == (said.stdout, said.stderr, said.returncode)
 
 
-def test_they_are_numbered_from_one_without_a_gap_and_no_two_are_called_the_same():
-    assert list(range(1, len(CORPUS) + 1)) == [bug.number for bug in CORPUS]
+@pytest.mark.parametrize("system", FIRST)
+def test_those_of_a_system_are_numbered_without_a_gap(system):
+    numbers = [bug.number for bug in CORPUS if bug.system == system]
+
+    assert list(range(FIRST[system], FIRST[system] + len(numbers))) == numbers
+
+
+def test_each_is_of_a_system_that_is_known_and_no_two_are_called_the_same():
+    assert set(FIRST) == {bug.system for bug in CORPUS}
     assert len(CORPUS) == len({bug.name for bug in CORPUS})
 
 

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
+import sqlalchemy
 from treq.client import HTTPClient
 from zope.interface import Interface
 
@@ -42,6 +43,17 @@ class Lonely(Service):
 
 
 class Nobody(Contract): ...
+
+
+class Keeper(Service):
+    tables = sqlalchemy.MetaData()
+
+
+sqlalchemy.Table("lost", Keeper.tables)
+sqlalchemy.Table("kept", Keeper.tables)
+
+
+class Branch(Keeper, name="branch"): ...
 
 
 def system(services: dict[str, str], **sections: Any) -> Config:
@@ -88,6 +100,15 @@ def test_whatever_is_wrong_is_a_line_that_begins_with_the_service(services, sect
 
     assert len(expected) == len(found)
     assert all(line.startswith(beginning) for line, beginning in zip(found, expected, strict=True))
+
+
+def test_two_services_that_say_the_same_tables_are_both_named():
+    desks = {"desk": f"{__name__}:Keeper", "bank": f"{__name__}:Bank", "back": f"{__name__}:Branch"}
+
+    assert [
+        "[services] desk and back say the same tables (kept, lost), but each service has its own. Give back a MetaData of "
+        "its own, or let it ask desk."
+    ] == problems(system(desks))
 
 
 def test_the_settings_of_a_service_are_shown_with_their_origin_and_without_their_secrets():

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from ropewalk.errors import ConfigurationError
-from ropewalk.runtime.data import prepare
+from ropewalk.runtime.data import port_of_up, prepare
 
 
 @pytest.fixture
@@ -58,3 +58,17 @@ def test_what_cannot_be_a_folder_is_said_so(tmp_path):
 
     with pytest.raises(ConfigurationError, match=r"--data .*/file: File exists\."):
         prepare(tmp_path / "file")
+
+
+def test_the_port_of_who_uses_it_can_be_read(tmp_path, prepared):
+    prepared(tmp_path, port=8123)
+
+    assert 8123 == port_of_up(tmp_path)
+
+
+def test_nobody_uses_a_folder_whose_lock_is_free(tmp_path):
+    assert port_of_up(tmp_path) is None
+
+    os.close(prepare(tmp_path, port=8123))
+
+    assert port_of_up(tmp_path) is None

@@ -138,6 +138,26 @@ class Grumbling(Service):
 class Mute(Service): ...
 
 
+def keeps(*columns: str) -> sqlalchemy.MetaData:
+    """A table of these columns."""
+    tables = sqlalchemy.MetaData()
+    sqlalchemy.Table("kept", tables, *(sqlalchemy.Column(name, sqlalchemy.Text) for name in columns))
+    return tables
+
+
+class KeeperBefore(Service):
+    tables = keeps("name")
+
+    def __init__(self, database: Database) -> None: ...
+
+
+class KeeperTwice(KeeperBefore): ...
+
+
+class KeeperNow(KeeperBefore):
+    tables = keeps("name", "place")
+
+
 class Needy(Service):
     def __init__(self, unheard_of: IReactorTCP, other: UnheardOf) -> None: ...
 
@@ -341,6 +361,11 @@ async def test_a_service_that_cannot_stop_does_not_keep_the_others_from_it(start
 REFUSALS: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
     "a dependency nobody provides": ({"first": "First", "second": "Second"}, {}, "nothing provides 'mailer: IMailer'"),
     "a sibling nobody is": ({"needy": "Needy"}, {}, "No service of this system keeps the contract UnheardOf"),
+    "tables of another": (
+        {"keeper": "KeeperBefore", "twice": "KeeperTwice"},
+        {},
+        "keeper and twice say the same tables",
+    ),
     "settings nobody reads": ({"mute": "Mute"}, {"settings": {"mute": {"x": 1}}}, "takes no Settings"),
     "a provider that does not exist": (BOTH, {"provide": {f"{__name__}:IMailer": f"{__name__}:Nothing"}}, "Nothing"),
 }
@@ -355,6 +380,20 @@ async def test_what_cannot_be_built_is_refused_by_name(started, case):
         await started.start(started.make(config(started.folder, services, **sections)))
 
     assert message in str(refused.value)
+
+
+@ensureDeferred
+async def test_a_service_whose_tables_are_others_than_those_that_are_there_is_refused_with_the_way_out(started):
+    before = await started.start(started.make(config(started.folder, {"keeper": "KeeperBefore"})))
+    await before.stopService()
+
+    with pytest.raises(ConfigurationError) as refused:
+        await started.start(started.make(config(started.folder, {"keeper": "KeeperNow"})))
+
+    assert str(refused.value) == (
+        "The tables of keeper are not those of the code: column kept.place is missing. "
+        f"Run `ropewalk migrate test --service keeper --data {started.folder}`."
+    )
 
 
 @ensureDeferred

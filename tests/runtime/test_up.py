@@ -6,11 +6,14 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
 
@@ -53,6 +56,19 @@ def test_it_says_what_is_where_once_all_of_it_serves(pair, machine, tmp_path):
     assert f"pair is up. Its data lies in {tmp_path / 'data'}. Ctrl-C ends it." in running.printed
     assert ['"hello"', '"hello"'] == said[:2]
     assert said[2] is not None
+
+
+def test_what_an_operator_asks_finds_it_wherever_it_listens(up, machine, tmp_path):
+    port, trips = machine.free_ports(4), CHECKOUT / "examples" / "trips"
+    running = up("system.toml", f"--port={port}", folder=trips)
+    running.until_printed("trips is up")
+
+    command = [sys.executable, "-c", "from ropewalk.cli import main; main()", "events", "subscriptions", "--json"]
+    asked = subprocess.run([*command, f"--data={tmp_path / 'data'}"], cwd=trips, capture_output=True, check=True)
+
+    assert [("diary", "diary.note", "trips.booked")] == [
+        (each["service"], each["subscription"], each["topic"]) for each in json.loads(asked.stdout)
+    ]
 
 
 def test_with_json_every_line_is_one_and_those_of_the_processes_are_as_they_wrote_them(up, machine, system):
@@ -205,6 +221,35 @@ def test_a_process_that_is_killed_is_started_again_and_a_line_says_so(pair, mach
     running.until_printed("old ended (killed by SIGKILL); it starts again in")
 
     assert victim != machine.wait_until(lambda: pid_of(machine, port + 2))
+
+
+def test_a_process_whose_database_is_away_when_it_starts_again_is_tried_until_that_is_back(up, machine, system):
+    port, away = machine.free_ports(3), system / "away"
+    appended(
+        system / "pair_back.py",
+        f"""
+
+from pathlib import Path
+
+from ropewalk import Unavailable
+
+async def start(self):
+    if Path({str(away)!r}).exists():
+        raise Unavailable("The database is away.")
+
+Back.start = start
+""",
+    )
+    running = up("system.toml", f"--port={port}", folder=system)
+    running.until_printed(" is up. ")
+    victim = next(pid for pid in running.children() if b"--process=core" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+    away.touch()
+    os.kill(victim, signal.SIGKILL)
+    running.until_printed("core ended (Unavailable: The database is away.); it starts again in")
+    away.unlink()
+
+    machine.wait_until(lambda: machine.answer(port, "/asked"))
 
 
 def test_no_request_is_lost_while_a_process_is_restarted_under_load(pair, machine, system, load):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from ropewalk.telemetry.metrics import BOUNDS, Calls, Collector, Lag, exposition, merged
+from ropewalk.telemetry.metrics import BOUNDS, Calls, Collector, Families, Lag, counter, exposition, gauge, merged
 
 LABELS = ("service", "operation", "outcome", "status", "le")
 
@@ -167,6 +167,25 @@ def test_merged_pages_add_up_and_of_lags_the_worst_is_kept():
     assert found["ropewalk_server_request_duration_seconds_bucket"][("payments", "payments.charge", "0.25")] == 6.0
     assert found["ropewalk_reactor_lag_seconds"] == {(): 0.5}
     assert found["ropewalk_reactor_lag_worst_seconds"] == {(): 0.5}
+
+
+def test_what_workers_read_in_one_database_is_not_added():
+    pages = [
+        page(
+            Families(
+                [
+                    gauge("ropewalk_dead_letters", "Dead letters", ("service",), {("payments",): dead}),
+                    counter("ropewalk_event_tries", "Events", ("service",), {("payments",): 2}),
+                ]
+            )
+        )
+        for dead in (3, 4)
+    ]
+
+    found = read(merged(pages).decode())
+
+    assert {("payments",): 4} == found["ropewalk_dead_letters"]
+    assert {("payments",): 4} == found["ropewalk_event_tries_total"]
 
 
 def test_merging_one_page_changes_nothing():

@@ -13,7 +13,7 @@ from sqlalchemy import MetaData
 
 from ropewalk import Service, get
 from ropewalk.testing import Fault, World
-from ropewalk.testing.faults import DOING, KINDS, do, draw
+from ropewalk.testing.faults import DOING, KINDS, do, draw, hurt
 
 SERVICES = ("here", "there")
 HOSTS = ("here/1", "here/2", "there/1", "there/2", "there/database")
@@ -23,6 +23,7 @@ ENDS = {
     "power": "restart",
     "partition": "heal",
     "partition-one-way": "heal",
+    "isolate": "heal",
     "pause": "resume",
     "stop": "restart",
 }
@@ -30,6 +31,8 @@ TWICE = (
     "slow",
     "slow-disk",
     "lossy",
+    "sluggish",
+    "narrow",
     "hesitate",
     "coincide",
     "jump",
@@ -102,6 +105,12 @@ def test_half_of_the_seeds_leave_all_but_a_few_services_alone():
     assert 30 < len(few) < 70
 
 
+def test_whom_faults_befall_is_told_by_service():
+    faults = (Fault(1.0, "reset", "here/1 outside"), Fault(2.0, "crash", "there/database"), Fault(3.0, "stop", "here"))
+
+    assert {"here", "there"} == hurt(faults)
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_every_fault_has_an_end_of_its_own(name):
     for seed in range(20):
@@ -165,6 +174,9 @@ CHANGES: dict[str, tuple[str, float, str, Any]] = {
     "partition-one-way": ("here/1 there/1", 0.0, "link", ("blocked", True)),
     "slow": ("here/1 there/1", 0.5, "link", ("latency", (0.5, 1.0))),
     "lossy": ("here/1 there/1", 0.25, "link", ("loss", 0.25)),
+    "isolate": ("here/1", 0.0, "link", ("blocked", True)),
+    "sluggish": ("here/1", 0.5, "link", ("latency", (0.5, 1.0))),
+    "narrow": ("here/1", 200.0, "link", ("bandwidth", 200.0)),
 }
 
 

@@ -13,7 +13,8 @@ from ropewalk.testing.values import Fault, Outcome, Schedule
 
 # What the children import: a simulation that does what its seed says.
 FAKE = """
-import os, pathlib, signal, time
+import gc, os, pathlib, signal, time, weakref
+from twisted.logger import Logger
 from ropewalk.errors import ConfigurationError
 from ropewalk.testing.values import Outcome
 
@@ -33,7 +34,19 @@ def simulate(target, workloads, schedule):
         raise KeyError("room")
     if schedule.seed == 17:
         while True: pass
-    return Outcome(schedule, "", f"{target} {workloads}", (), schedule.seconds, {}, {}, {})
+    if schedule.seed == 18:
+        Logger("test").info("{world} begins", world=worlds.add(World()))
+    gc.collect()
+    return Outcome(schedule, "", f"{target} {workloads}", (), schedule.seconds, {"kept": len(worlds)}, {}, {})
+
+class World: pass
+
+class Worlds(weakref.WeakSet):
+    def add(self, world):
+        super().add(world)
+        return world
+
+worlds = Worlds()
 """
 
 
@@ -62,6 +75,13 @@ def fake(tmp_path, monkeypatch):
 
 
 # -- in child processes
+
+
+@pytest.mark.slow
+def test_a_child_keeps_nothing_of_what_a_simulation_logged(fake):
+    outcomes = run_seeds("t", [], [schedule(18), schedule(1)], 1, simulate=fake)
+
+    assert [{"kept": 0}, {"kept": 0}] == [outcome.acts for outcome in outcomes]
 
 
 @pytest.mark.slow

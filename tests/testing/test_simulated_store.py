@@ -115,8 +115,9 @@ def test_looking_takes_no_time_and_reaches_it_whatever_is_down(world, keeper):
     before = world.now
 
     looked = world.run(world.database("keeper").run(select))
+    apart = world.run(world.database("keeper").apart(select))
 
-    assert (["a"], before) == (looked, world.now)
+    assert (["a"], ["a"], before) == (looked, apart, world.now)
     assert ["a"] == kept(world)
 
 

@@ -38,9 +38,10 @@ from ropewalk import (
 )
 from ropewalk.discovery.resolve import Resolve
 from ropewalk.errors import ConfigurationError
+from ropewalk.filters.deadline import Deadline
 from ropewalk.interfaces import IWallClock
 from ropewalk.message import Response
-from ropewalk.runtime.stacks import client_stack
+from ropewalk.runtime.stacks import client_stack, server_stack
 from ropewalk.testing import World
 from ropewalk.testing.driving import BEGINS, Stuck
 
@@ -278,6 +279,13 @@ def test_two_services_of_one_name_are_refused():
     with pytest.raises(ConfigurationError, match="one name") as raised:
         World([Ledger, Other])
     not_made(raised)
+
+
+def test_two_services_that_say_the_same_tables_are_refused():
+    class Copy(Ledger, name="copy"): ...
+
+    with pytest.raises(ConfigurationError, match="ledger and copy say the same tables"):
+        World([Ledger, Copy])
 
 
 def test_another_wire_is_refused():
@@ -634,6 +642,18 @@ def unavailable_or_late(world: World, awaitable: Any) -> Any:
     with pytest.raises((Unavailable, DeadlineExceeded)) as raised:
         world.run(awaitable)
     return raised.value
+
+
+def test_what_is_cut_off_from_all_others_is_reached_by_nobody_until_it_heals(world, till):
+    world.partition("ledger", "*")
+    begun = world.now
+
+    unavailable_or_late(world, till.pay(1))
+    waited = world.now - begun
+    world.heal("ledger")
+
+    assert "EUR" == world.run(till.pay(2))
+    assert 5.0 == pytest.approx(waited, abs=0.1)
 
 
 def test_a_held_call_arrives_when_it_is_released(world, ledger):
@@ -1233,6 +1253,30 @@ def test_two_tries_of_one_call_are_told_apart(either, monkeypatch, at_once):
 
     assert [] == held_to(either, front.do(0.5))
     assert 2 == done(either)
+
+
+def test_a_call_that_is_given_more_time_than_its_edge_has_is_found(monkeypatch):
+    def patient(*, timeout: float | None, **options: Any) -> Any:
+        return client_stack(timeout=30.0, **options)
+
+    with World([Till, Ledger], seed=4) as world:
+        right = held_to(world, world.client(Till).pay(1))
+    monkeypatch.setattr("ropewalk.runtime.process.client_stack", patient)
+    with World([Till, Ledger], seed=4) as world:
+        wrong = held_to(world, world.client(Till).pay(1))
+
+    assert ([], "ledger.write may take longer than the 5 s of its edge.") == (right, wrong[0])
+
+
+def test_an_operation_that_runs_without_a_deadline_is_found(monkeypatch):
+    def patient(**options: Any) -> Any:
+        return [each for each in server_stack(**options) if not isinstance(each, Deadline)]
+
+    monkeypatch.setattr("ropewalk.runtime.process.server_stack", patient)
+    with World([Ledger], seed=4) as world:
+        found = held_to(world, world.http.post("sibling://ledger/entries/1"))
+
+    assert ["ledger.write runs without a deadline."] == found
 
 
 def test_a_call_in_the_name_of_another_is_found(either, front, monkeypatch):

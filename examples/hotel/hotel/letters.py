@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
+from uuid import UUID
 
-from .notifications import Letter
+from msgspec import Meta, Struct
+
 from .rooms import Reservation
-from .words import written
+from .words import Email, Line, written
+
+# Text of any lines, without other control characters.
+Body = Annotated[str, Meta(min_length=1, max_length=10_000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]+$(?!\n)")]
+
+
+class Letter(Struct, frozen=True):
+    """A mail to be sent."""
+
+    to: Email
+    subject: Line
+    body: Body  # plain text
+    written_at: Annotated[datetime, Meta(tz=True)]
+    reservation_id: UUID | None = None  # what it is about
 
 
 def booked(reservation: Reservation) -> Letter:

@@ -9,13 +9,14 @@ from uuid import UUID
 import sqlalchemy as sa
 from msgspec import Meta, Struct
 
-from ropewalk import Database, NotFound, Service, Transaction, get, post
+from ropewalk import Database, NotFound, Service, Transaction, get, post, subscribe
 
+from . import letters
+from .letters import Body, Letter
+from .stays import StayBooked, StayCancelled
 from .words import Email, Line, Page
 
 MailId = Annotated[int, Meta(ge=1, le=2**63 - 1)]
-# Text of any lines, without other control characters.
-Body = Annotated[str, Meta(min_length=1, max_length=10_000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]+$(?!\n)")]
 KEPT = 100  # mails to one address; with each further one the oldest goes
 PAGE = 20  # mails on a page
 
@@ -33,16 +34,6 @@ mails = sa.Table(
     sa.Column("reservation_id", sa.Uuid),
     sqlite_autoincrement=True,  # a number is never given twice
 )
-
-
-class Letter(Struct, frozen=True):
-    """A mail to be sent."""
-
-    to: Email
-    subject: Line
-    body: Body  # plain text
-    written_at: Annotated[datetime, Meta(tz=True)]
-    reservation_id: UUID | None = None  # what it is about
 
 
 class Mail(Struct, frozen=True):
@@ -68,6 +59,16 @@ class Notifications(Service, name="notifications", version="1.0.0"):
     async def send(self, letter: Letter) -> Mail:
         """Send a mail; an address keeps its latest hundred."""
         return await self._database.run(_send, letter)
+
+    @subscribe(StayBooked)
+    async def confirm(self, event: StayBooked) -> None:
+        """Tell a guest that the stay is booked."""
+        await self._database.run(_send, letters.booked(event.reservation))
+
+    @subscribe(StayCancelled)
+    async def regret(self, event: StayCancelled) -> None:
+        """Tell a guest that the stay is cancelled."""
+        await self._database.run(_send, letters.cancelled(event.reservation, event.at))
 
     @get("/mails")
     async def mailbox(self, email: Email, page: Page = 1) -> list[Mail]:
@@ -113,3 +114,6 @@ def _read(tx: Transaction, mail_id: int, mailbox: str) -> Mail:
 def _mail(row: sa.Row[Any]) -> Mail:
     written_at = datetime.fromtimestamp(row.written_at, UTC)
     return Mail(row.id, row.to, row.subject, row.body, written_at, row.reservation_id)
+
+
+__all__ = ["Body", "Letter", "Mail", "MailId", "Notifications", "PAGE", "mails", "metadata"]

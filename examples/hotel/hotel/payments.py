@@ -131,7 +131,8 @@ class Payments(Service, name="payments", version="1.0.0"):
 
     async def _reach(self) -> Mode:
         """Wait as long as the provider takes; its mode. Raises Unavailable when it is down or fails by chance."""
-        mode = (await self._database.run(ledger.mode)).mode
+        # As it is now: under a key `run` would tell each repetition how it was the first time.
+        mode = (await self._database.apart(ledger.mode)).mode
         await deferLater(self._clock, self._settings.slow if mode == "slow" else self._settings.latency)
         failed = self._random.random() < self._settings.failure_rate or buggify("payments: the provider is down")
         if mode == "down" or failed:

@@ -1,15 +1,16 @@
 """Holds rooms and books stays: no room is given twice, and nobody pays for a stay that was not booked.
 
-Booking is three steps: keep a room (here, "pending"), charge the card (in payments), confirm (here). When the answer to
-the second is missing, nobody knows whether the card was charged. Then the room is free again at once, the reservation
-is "voiding", and the payment is voided, over and over by `sweep`, until payments has agreed: from then on it is certain
-that nothing is charged, and the reservation is "voided". What a crash left in the middle is found by `sweep`, too.
+Booking is a saga, `sell`, which begins in the transaction that keeps the room ("pending"): charge the card (in
+payments), confirm (here). Whoever books waits for it, but not for long: then the room is free again, the reservation is
+"voiding", and the saga, which cannot confirm any more, gives back what was charged, until it is certain that nothing
+is: "voided". Cancelling is one, too: `refund` begins with the cancellation, and ends when the money is back.
 """
 
 from __future__ import annotations
 
 import asyncio
 from datetime import date, datetime, timedelta
+from functools import partial
 from random import Random
 from typing import Annotated
 from uuid import UUID
@@ -25,27 +26,33 @@ from ropewalk import (
     Client,
     Conflict,
     Database,
+    DeadlineExceeded,
+    Flow,
     NotFound,
     Principal,
     RopewalkError,
+    Sagas,
     Service,
     Settings,
+    Transaction,
     Unauthorized,
     Unavailable,
     get,
     given,
     operation,
     post,
+    saga,
     settled,
 )
+from ropewalk.sagas import SagaParked
 
-from . import letters, rooms
+from . import rooms
 from .catalogue import Hotel, RoomKind
 from .hotels import Hotels
-from .notifications import Letter, Notifications
 from .occupancy import HotelIds, Occupancy, Taken
 from .payments import Card, ChargeOrder, PaymentDeclined, Payments, RefundOrder
 from .rooms import Guest, NotInState, Reservation, State
+from .stays import StayBooked, StayCancelled
 from .today import read_clock
 from .words import (
     Currency,
@@ -64,6 +71,9 @@ from .words import (
 )
 
 _log = Logger("hotel.reservations")
+
+PATIENCE = 4.0  # seconds in which a card is charged, or not at all
+WAITS = 6.0  # seconds in which a guest is told; less than the ten of the operation
 
 
 class PaymentUnavailable(Unavailable):
@@ -123,8 +133,8 @@ class Reservations(Occupancy, Service, name="reservations", version="1.0.0"):
         settings: ReservationsSettings,
         database: Database,
         hotels: Annotated[Hotels, Client(timeout=2.0)],
-        payments: Annotated[Payments, Client(timeout=4.0)],  # twice in ten seconds: charge, and void
-        notifications: Annotated[Notifications, Client(timeout=2.0)],
+        payments: Annotated[Payments, Client(timeout=4.0)],
+        sagas: Sagas,
         http: HTTPClient,
         clock: IReactorTime,
         random: Random,
@@ -133,7 +143,7 @@ class Reservations(Occupancy, Service, name="reservations", version="1.0.0"):
         self._database = database
         self._hotels = hotels
         self._payments = payments
-        self._notifications = notifications
+        self._sagas = sagas
         self._http = http
         self._clock = clock
         self._random = random
@@ -198,11 +208,17 @@ class Reservations(Occupancy, Service, name="reservations", version="1.0.0"):
 
         402: the card was declined, and the room is free again. 503: payment could not be made, and the room is free
         again; `state` tells whether it is certain that nothing is charged ("voided") or being seen to ("voiding").
-        A mail tells the guest, if it can be sent. Under an idempotency key a repetition goes on where the first try
-        was left.
+        A mail tells the guest. Under an idempotency key a repetition hears of the same booking.
         """
-        made = await self._keep("pending", booking.stay, booking.guest, _subject(principal))
-        return await self._pay(made, booking.card)
+        wanted, count = await self._wanted("pending", booking.stay, booking.guest, _subject(principal))
+        made = await self._database.run(self._begin, wanted, count, booking.card)
+        try:
+            return await self._outcome(made, WAITS)
+        except (DeadlineExceeded, SagaParked):
+            left = await self._database.run(rooms.move_if_possible, made.id, "voiding")
+        if left.state == "voiding":
+            raise _unpaid("voiding")
+        return await self._outcome(made, 1.0)  # it has just ended
 
     @post(
         "/holds",
@@ -212,12 +228,13 @@ class Reservations(Occupancy, Service, name="reservations", version="1.0.0"):
     )
     async def hold(self, hold: Hold, principal: Principal = given) -> Reservation:
         """Keep a room for a while, without payment."""
-        return await self._keep("held", hold.stay, hold.guest, _subject(principal))
+        wanted, count = await self._wanted("held", hold.stay, hold.guest, _subject(principal))
+        return await self._database.run(rooms.take, wanted, count)
 
     @operation(idempotent=True, raises=(NotFound, NotInState))
     async def confirm(self, reservation_id: UUID, charge_id: UUID) -> Reservation:
         """Make a reservation that is held or pending a booking: it was paid by that charge."""
-        return await self._database.run(rooms.move, reservation_id, "confirmed", {"charge_id": charge_id})
+        return await self._database.run(self._confirm, reservation_id, charge_id)
 
     @operation(idempotent=True, raises=(NotFound, NotInState))
     async def release(self, reservation_id: UUID) -> Reservation:
@@ -247,7 +264,7 @@ class Reservations(Occupancy, Service, name="reservations", version="1.0.0"):
 
         Up to `free_until` everything is given back, later everything but the first night. The room is free at once;
         when payments cannot be reached now the money follows by itself, and `refunded` is less than `refund_due` until
-        then. A mail tells the guest, if it can be sent.
+        then. A mail tells the guest.
         """
         booked = await self._database.run(rooms.read, reservation_id, _subject(principal))
         if booked.state == "cancelled":
@@ -256,34 +273,19 @@ class Reservations(Occupancy, Service, name="reservations", version="1.0.0"):
         if now.date() >= booked.stay.arrival:
             raise TooLate(f"A stay can be cancelled until the day before its arrival, {booked.stay.arrival}.")
         due = booked.total if now.date() <= booked.free_until else booked.total - booked.price
-        cancelled, ours = await self._database.run(rooms.moved, reservation_id, "cancelled", {"refund_due": due})
+        cancelled = await self._database.run(self._cancel, reservation_id, due, now)
         try:
-            cancelled = await self._settle(cancelled)
+            return await self._sagas.result(_refund_of(reservation_id), timeout=PATIENCE)
         except RopewalkError as error:
             _log.warn("refund.postponed reservation={id} error={error!r}", id=reservation_id, error=error)
-        if ours:
-            await self._tell(letters.cancelled(cancelled, now))
         return cancelled
 
     # -- what was left open
 
     @operation(idempotent=True, raises=(Unavailable,))
     async def sweep(self) -> int:
-        """Free what was kept for too long and settle what payments left open; how many changed.
-
-        While payments cannot be reached, what is open stays open, and the next sweep tries again.
-        """
-        changed = await self._database.run(rooms.expire, await read_clock(self._http))
-        for reservation in await self._database.run(rooms.unsettled):
-            try:
-                await self._settle(reservation)
-            except RopewalkError as error:
-                _log.warn("settling.postponed reservation={id} error={error!r}", id=reservation.id, error=error)
-                if error.status >= 500:
-                    break  # payments are down: the others would only wait as long
-            else:
-                changed += 1
-        return changed
+        """Free what was held for too long; how many rooms that were."""
+        return await self._database.run(rooms.expire, await read_clock(self._http))
 
     async def _keep_sweeping(self) -> None:
         while True:
@@ -295,16 +297,68 @@ class Reservations(Occupancy, Service, name="reservations", version="1.0.0"):
             except Exception:  # a bug, and no reason to keep rooms for ever
                 _log.failure("sweep.failed")
 
+    # -- the sagas
+
+    @saga
+    async def sell(self, flow: Flow, made: Reservation, card: Card) -> Reservation:
+        """Charge what is pending and confirm it; raises PaymentDeclined, and PaymentUnavailable: then it is voided."""
+        order = ChargeOrder(made.id, made.total, made.currency, card, f"Stay {made.number}")
+        try:
+            charge = await flow.step(self._payments.charge, order, timeout=PATIENCE)
+            return await flow.transaction(self._confirm, made.id, charge.id)
+        except PaymentDeclined:
+            await flow.transaction(rooms.move_if_possible, made.id, "declined")
+            raise
+        except RopewalkError as error:  # it took too long, or was given up meanwhile
+            await self._void(flow, made)
+            raise _unpaid("voided") from error
+
+    async def _void(self, flow: Flow, made: Reservation) -> None:
+        """Free the room, and make certain that nothing is charged: as long as it takes."""
+        await flow.transaction(rooms.move_if_possible, made.id, "voiding")
+        await flow.step(self._payments.void, made.id)
+        await flow.transaction(rooms.move_if_possible, made.id, "voided", name="voided")
+
+    @saga
+    async def refund(self, flow: Flow, cancelled: Reservation) -> Reservation:
+        """Give back what is due for a stay that was cancelled."""
+        if cancelled.charge_id is not None and cancelled.refund_due:
+            order = RefundOrder(cancelled.id, cancelled.refund_due)
+            await flow.step(self._payments.refund, cancelled.charge_id, order)
+        return await flow.transaction(rooms.refunded, cancelled.id, cancelled.refund_due)
+
+    # -- their transactions
+
+    def _begin(self, tx: Transaction, wanted: Reservation, count: int, card: Card) -> Reservation:
+        made = rooms.take(tx, wanted, count)
+        tx.start(self.sell, made, card, id=_sale_of(made.id))
+        return made
+
+    def _confirm(self, tx: Transaction, reservation_id: UUID, charge_id: UUID) -> Reservation:
+        return rooms.move_and_tell(tx, reservation_id, "confirmed", {"charge_id": charge_id}, StayBooked)
+
+    def _cancel(self, tx: Transaction, reservation_id: UUID, due: int, now: datetime) -> Reservation:
+        was = rooms.read(tx, reservation_id)
+        if was.state == "cancelled":
+            return was
+        told = partial(StayCancelled, at=now)
+        cancelled = rooms.move_and_tell(tx, reservation_id, "cancelled", {"refund_due": due}, told)
+        tx.start(self.refund, cancelled, id=_refund_of(reservation_id))
+        return cancelled
+
     # -- the steps
 
-    async def _keep(self, state: State, stay: Stay, guest: Guest, subject: str) -> Reservation:
-        """Take a room."""
+    async def _outcome(self, made: Reservation, timeout: float) -> Reservation:
+        sold: Reservation = await self._sagas.result(_sale_of(made.id), timeout=timeout)
+        return sold
+
+    async def _wanted(self, state: State, stay: Stay, guest: Guest, subject: str) -> tuple[Reservation, int]:
+        """A reservation as it would be, and of how many rooms it wants one."""
         hotel = await self._hotels.read(stay.hotel_id)
         room = hotel.room_kind(stay.kind)
         now = await read_clock(self._http)
         self._check(stay, room, now)
-        wanted = self._reservation(state, stay, guest, subject, hotel, room, now)
-        return await self._database.run(rooms.take, wanted, room.count)
+        return self._reservation(state, stay, guest, subject, hotel, room, now), room.count
 
     def _check(self, stay: Stay, room: RoomKind, now: datetime) -> None:
         # The day in UTC: in the hotels' time zones a night that begins is at most a few hours older or younger.
@@ -339,54 +393,15 @@ class Reservations(Occupancy, Service, name="reservations", version="1.0.0"):
             0,
         )
 
-    async def _pay(self, made: Reservation, card: Card) -> Reservation:
-        """Charge what is pending and confirm it, or give it up; raises PaymentDeclined, PaymentUnavailable."""
-        order = ChargeOrder(made.id, made.total, made.currency, card, f"Stay {made.number}")
-        try:
-            charge = await self._payments.charge(order)
-        except PaymentDeclined:
-            await self._database.run(rooms.move_if_possible, made.id, "declined")
-            raise
-        except RopewalkError as error:
-            given_up = await self._give_up(made)
-            if given_up.state != "confirmed":  # by a repetition of this booking that had more luck
-                raise _unpaid(given_up.state) from error
-            return given_up
-        try:
-            confirmed, ours = await self._database.run(rooms.moved, made.id, "confirmed", {"charge_id": charge.id})
-        except NotInState as error:  # given up meanwhile, and whoever did that gives the money back
-            raise _unpaid(error.members["state"]) from error
-        if ours:  # and not a repetition's, which writes the mail
-            await self._tell(letters.booked(confirmed))
-        return confirmed
 
-    async def _give_up(self, made: Reservation) -> Reservation:
-        """Free the room of what is pending, and make sure that nothing is charged: now, or else in a later sweep."""
-        given_up = await self._database.run(rooms.move_if_possible, made.id, "voiding")
-        if given_up.state == "voiding":
-            try:
-                return await self._settle(given_up)
-            except RopewalkError as error:
-                _log.warn("voiding.postponed reservation={id} error={error!r}", id=made.id, error=error)
-        return given_up
+def _sale_of(reservation_id: UUID) -> str:
+    """The id of the saga that sells it."""
+    return f"sale-{reservation_id}"
 
-    async def _settle(self, reservation: Reservation) -> Reservation:
-        """Bring the money of what is voiding or cancelled to where it belongs; raises what payments raises."""
-        if reservation.state == "voiding":
-            await self._payments.void(reservation.id)
-            return await self._database.run(rooms.move_if_possible, reservation.id, "voided")
-        if reservation.charge_id is not None and reservation.refunded < reservation.refund_due:
-            await self._payments.refund(reservation.charge_id, RefundOrder(reservation.id, reservation.refund_due))
-            return await self._database.run(rooms.refunded, reservation.id, reservation.refund_due)
-        return reservation
 
-    async def _tell(self, letter: Letter) -> None:
-        try:
-            await self._notifications.send(letter)
-        except RopewalkError as error:  # the booking stands whether its mail is read or not
-            _log.warn(
-                "mail.lost to={to} subject={subject} error={error!r}", to=letter.to, subject=letter.subject, error=error
-            )
+def _refund_of(reservation_id: UUID) -> str:
+    """The id of the saga that gives its money back."""
+    return f"refund-{reservation_id}"
 
 
 def _subject(principal: Principal) -> str:

@@ -6,14 +6,14 @@ door is decided at the desk. A reservation moves from state to state as `MOVES` 
 
     held ------> confirmed | released | expired
     pending ---> confirmed | declined | voiding
-    voiding ---> voided
+    voiding ---> voided | declined
     confirmed -> cancelled
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from itertools import count
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from msgspec import Struct
 
-from ropewalk import Conflict, NotFound, Transaction
+from ropewalk import Conflict, Event, NotFound, Transaction
 
 from .occupancy import Taken
 from .words import Currency, Email, Line, Money, SoldOut, Stay, nights_of
@@ -42,7 +42,7 @@ State = Literal[
 
 MOVES: dict[State, tuple[State, ...]] = {  # to -> from
     "confirmed": ("held", "pending"),
-    "declined": ("pending",),
+    "declined": ("pending", "voiding"),
     "voiding": ("pending",),
     "released": ("held",),
     "expired": ("held",),
@@ -51,7 +51,7 @@ MOVES: dict[State, tuple[State, ...]] = {  # to -> from
 }
 _LISTED: tuple[State, ...] = ("held", "pending", "confirmed", "cancelled")
 PAGE = 50  # reservations on a page
-BATCH = 100  # reservations settled in one sweep: what is left waits for the next
+BATCH = 100  # reservations freed in one sweep: what is left waits for the next
 
 
 class NotInState(Conflict):
@@ -189,12 +189,15 @@ def move(tx: Transaction, reservation_id: UUID, to: State, changes: Mapping[str,
     return read(tx, reservation_id)
 
 
-def moved(
-    tx: Transaction, reservation_id: UUID, to: State, changes: Mapping[str, Any] = {}
-) -> tuple[Reservation, bool]:
-    """As `move`, and whether it was not there already: of several that try at once, one is told so."""
+def move_and_tell(
+    tx: Transaction, reservation_id: UUID, to: State, changes: Mapping[str, Any], event: Callable[..., Event]
+) -> Reservation:
+    """As `move`; unless it was there already, `event(reservation=...)` is published: of several that try, by one."""
     was = read(tx, reservation_id).state
-    return move(tx, reservation_id, to, changes), was != to
+    reservation = move(tx, reservation_id, to, changes)
+    if was != to:
+        tx.publish(event(reservation=reservation), key=str(reservation_id))
+    return reservation
 
 
 def move_if_possible(tx: Transaction, reservation_id: UUID, to: State) -> Reservation:
@@ -212,30 +215,13 @@ def refunded(tx: Transaction, reservation_id: UUID, amount: int) -> Reservation:
 
 
 def expire(tx: Transaction, now: datetime) -> int:
-    """Free the rooms of what was held or pending for too long; how many reservations that were."""
-    statement = sa.select(reservations.c.id, reservations.c.state).where(
-        reservations.c.state.in_(("held", "pending")), reservations.c.held_until <= _seconds(now)
-    )
-    late = tx.execute(statement.order_by(reservations.c.held_until, reservations.c.id).limit(BATCH)).all()
-    for row in late:
-        move(tx, row.id, "expired" if row.state == "held" else "voiding")
-    return len(late)
-
-
-def unsettled(tx: Transaction) -> list[Reservation]:
-    """Reservations whose money has to go back, the oldest first."""
-    rows = tx.execute(
-        _all()
-        .where(
-            sa.or_(
-                reservations.c.state == "voiding",
-                sa.and_(reservations.c.state == "cancelled", reservations.c.refunded < reservations.c.refund_due),
-            )
-        )
-        .order_by(reservations.c.made_at, reservations.c.id)
-        .limit(BATCH)
-    )
-    return [_reservation(row) for row in rows]
+    """Free the rooms of what was held for too long; how many reservations that were."""
+    late = reservations.c.state == "held", reservations.c.held_until <= _seconds(now)
+    statement = sa.select(reservations.c.id).where(*late).order_by(reservations.c.held_until, reservations.c.id)
+    ids = tx.execute(statement.limit(BATCH)).scalars().all()
+    for id in ids:
+        move(tx, id, "expired")
+    return len(ids)
 
 
 def fullest(tx: Transaction, hotel_ids: tuple[int, ...], arrival: date, nights: int) -> list[Taken]:

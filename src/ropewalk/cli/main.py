@@ -6,16 +6,17 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from functools import wraps
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
+import msgspec
 
-from ..errors import ConfigurationError, DeclarationError
+from .common import as_json, of_service, refusing, show, target
+from .events import events
 from .new import new
+from .sagas import sagas
 from .sim import sim
 from .up import up
 
@@ -28,23 +29,7 @@ def main() -> None:
 
 def verb(function: Callable[..., Any]) -> Callable[..., Any]:
     """A command whose expected failures are one line and exit status 1."""
-
-    @wraps(function)
-    def command(*args: Any, **kwargs: Any) -> Any:
-        from ..engine import install
-
-        install()  # before any service module is imported: it may import klein at its top
-        try:
-            return function(*args, **kwargs)
-        except (ConfigurationError, DeclarationError) as error:
-            raise click.ClickException(str(error)) from error
-
-    return main.command(name=function.__name__.rstrip("_"))(command)
-
-
-target = click.argument("target", default="system.toml")
-as_json = click.option("--json", "as_json", is_flag=True, help="For a script: JSON on standard output.")
-of_service = click.option("--service", help="Of this service alone.")
+    return main.command(name=function.__name__.rstrip("_"))(refusing(function))
 
 
 @verb
@@ -65,7 +50,7 @@ def routes(target: str, service: str | None, as_json: bool) -> None:
         for name, description in _descriptions(target, service)
         for operation in description.operations.values()
     ]
-    _show(rows, as_json)
+    show(rows, as_json)
 
 
 @verb
@@ -84,6 +69,18 @@ def openapi(target: str, service: str | None, public: bool) -> None:
 
 @verb
 @target
+@of_service
+def asyncapi(target: str, service: str | None) -> None:
+    """Print the AsyncAPI 3.0 document of the events of TARGET: of all its services, or of one."""
+    from ..http.asyncapi import document
+
+    found = [description for _, description in _descriptions(target, service)]
+    title = found[0].name if service is not None else _config(target).file.system.name
+    click.echo(json.dumps(document(found, title), indent=2))
+
+
+@verb
+@target
 @as_json
 def config(target: str, as_json: bool) -> None:
     """Print every value of TARGET's configuration and where it came from. Secrets stay hidden."""
@@ -93,7 +90,7 @@ def config(target: str, as_json: bool) -> None:
         for name, cls in _classes(target)
         for field, value, origin in _settings_rows(target, name, cls)
     ]
-    _show(rows, as_json)
+    show(rows, as_json)
 
 
 @verb
@@ -115,6 +112,44 @@ def check(target: str, as_json: bool) -> None:
         sys.exit(1)
     if not as_json:
         click.echo(f"{target}: nothing wrong was found.")
+
+
+@verb
+@target
+@of_service
+@click.option("--check", "only_look", is_flag=True, help="Change nothing; exit status 1 when something would be.")
+@click.option("--new", "title", metavar="TITLE", help="Write a revision of --service, to be edited and then run.")
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Where databases lie.")
+@as_json
+def migrate(
+    target: str, service: str | None, only_look: bool, title: str | None, data: Path | None, as_json: bool
+) -> None:
+    """Give the databases of TARGET's services the tables of their code.
+
+    What loses nothing is made: tables, columns that may be empty or have a default, indexes, constraints. What drops
+    something or changes a type takes a revision, an Alembic file in migrations/SERVICE beside the system file; those
+    that a database has not had are run first. Exit status 1 when something is left to do.
+    """
+    from ..runtime.migrate import REVISION, new_revision
+    from ..runtime.migrate import migrate as run
+
+    if title is not None:
+        if service is None:
+            raise click.ClickException("--new: say --service, too.")
+        click.echo(
+            f"{new_revision(_config(target), data, service, title)}: edit it, then run `ropewalk migrate` again."
+        )
+        return
+    rows = run(_config(target), data, service, check=only_look)
+    if rows or as_json:
+        show([msgspec.structs.asdict(row) for row in rows], as_json)
+    else:
+        click.echo(f"{target}: every table is as the code has it.")
+    refused = sorted({row.service for row in rows if row.state == REVISION})
+    for name in refused:
+        click.echo(f"`ropewalk migrate {target} --service {name} --new TITLE` writes a revision of {name}.", err=True)
+    if refused or (only_look and rows):
+        sys.exit(1)
 
 
 @verb
@@ -154,19 +189,8 @@ def _settings_rows(target: str, name: str, cls: Any) -> list[tuple[str, str, str
     return settings_rows(_config(target), name, cls)
 
 
-def _show(rows: list[dict[str, str]], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(rows))
-        return
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in rows[0] if rows else ():
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row.values())
-    console.print(table)
-
-
+main.add_command(events)
 main.add_command(new)
+main.add_command(sagas)
 main.add_command(sim)
 main.add_command(up)

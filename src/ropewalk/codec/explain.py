@@ -205,8 +205,10 @@ class _Walk:
             yield Wrong(_below(pointer, names[n]), f"{_words(info)} as its name", _short(names[n]))
 
     def size(self, value: object, of_anything: inspect.Type, pointer: str) -> Iterator[Wrong]:
-        """The length alone, so that wrong items do not hide it."""
-        if isinstance(self.refusal(value, _annotation(of_anything)), msgspec.ValidationError):
+        """The length alone, so that wrong items do not hide it; where there is a limit to it."""
+        if _constraints(of_anything) and isinstance(
+            self.refusal(value, _annotation(of_anything)), msgspec.ValidationError
+        ):
             yield Wrong(pointer, _words(of_anything), _short(value))
 
 

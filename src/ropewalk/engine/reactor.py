@@ -18,6 +18,7 @@ def install() -> None:
     from twisted.internet import reactor
 
     _stop_once(reactor)
+    _hear_of_resets(reactor)
     reactor.callWhenRunning(_notice_ended_children)
 
 
@@ -34,6 +35,22 @@ def _stop_once(reactor: Any) -> None:
             asked = True
 
     reactor.stop = once
+
+
+def _hear_of_resets(reactor: Any) -> None:
+    # When an error comes together with data, as a reset right behind a request does, uvloop lets the data be read and
+    # watches the descriptor no more; whoever then wants to write there, and would hear of the reset, is refused. Such a
+    # connection would stay open for ever, and hold up the end of its process.
+    add, loop = reactor.addWriter, reactor._asyncioEventloop
+
+    def add_writer(writer: Any) -> None:
+        try:
+            add(writer)
+        except RuntimeError:
+            loop.remove_writer(writer.fileno())  # what it has given up; then it begins anew
+            add(writer)
+
+    reactor.addWriter = add_writer
 
 
 def _notice_ended_children() -> None:

@@ -6,7 +6,7 @@ What a key is worth is decided where effects are: each `Database.run` under a ke
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 from typing import Any
 
@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from ..context import Keyed, current_key, digest, enter_key, leave_key
-from ..errors import BadRequest, InFlight, KeyReused
+from ..errors import BadRequest, InFlight, KeyCancelled, KeyReused
 from ..handler import Handler
 from ..message import Payload, Request, Response
 from ..telemetry.propagation import LONGEST_KEY
@@ -52,15 +52,20 @@ class UnderKey:
     """The callee's side: whose key it is, for what; one request at a time.
 
     Raises InFlight while the same request is being answered by this process, and KeyReused for another one under its
-    key. Safe operations need no key, and ignore one.
+    key. Safe operations need no key, and ignore one. A request that takes its key back raises KeyCancelled, unless
+    something was done under it already: then it is answered as any repetition.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, take_back: Callable[[Keyed], Awaitable[bool]] | None = None) -> None:
+        """`take_back(keyed)`: whether nothing was done under that key, and nothing will be; None where none is kept."""
+        self._take_back = take_back
         self._in_flight: dict[str, str] = {}  # scope -> arguments
 
     async def __call__(self, request: Request, handler: Handler) -> Response:
         key = request.context.key
         if not key or request.operation.safe:
+            if key is not None:  # nor may what it calls be asked under it
+                request = _with(request, key=None)
             return await (handler(request) if current_key() is None else _without_key(request, handler))
         request, keyed = await _keyed(request, key)
         answering = self._in_flight.get(keyed.scope)
@@ -74,6 +79,10 @@ class UnderKey:
         self._in_flight[keyed.scope] = keyed.arguments
         token = enter_key(keyed)
         try:
+            if request.context.cancel:
+                if self._take_back is not None and await self._take_back(keyed):
+                    raise KeyCancelled(f"{keyed.operation}: the request with this key was taken back.")
+                request = _with(request, cancel=False)
             return await handler(request)
         finally:
             keyed.over = True

@@ -1,4 +1,4 @@
-"""`/openapi.json` and `/docs`: a service's document, and the page to read it on and to try it. Klein handlers by path.
+"""`/openapi.json`, `/asyncapi.json` and `/docs`: what a service says of itself, and the page to read and try the first.
 
 The page is Swagger UI, from the files that the package `mkdocs-swagger-ui-tag` keeps current (byte for byte those of
 `swagger-ui-dist`; the package itself imports nothing of MkDocs). Nothing is fetched from elsewhere: it works offline.
@@ -19,6 +19,7 @@ from twisted.web.http import CACHED
 
 from ..errors import NotFound
 from ..service import Description
+from . import asyncapi
 from .heads import write_problem
 from .openapi import document
 
@@ -40,14 +41,15 @@ _POLICY = (
 
 
 def documented(description: Description) -> dict[str, Answer]:
-    """The handlers. The document is made when it is first asked for."""
-
-    @cache
-    def described() -> bytes:
-        return msgspec.json.encode(document(description))
+    """The Klein handlers by path. Each document is made when it is first asked for."""
+    described = cache(lambda: msgspec.json.encode(document(description)))
+    of_events = cache(lambda: msgspec.json.encode(asyncapi.document([description])))
 
     def openapi(request: Any) -> bytes:
         return _sent(request, described(), b"application/json")
+
+    def events(request: Any) -> bytes:
+        return _sent(request, of_events(), b"application/json")
 
     def page(request: Any) -> bytes:
         request.setHeader(b"content-security-policy", _POLICY)
@@ -61,7 +63,7 @@ def documented(description: Description) -> dict[str, Answer]:
         place, content_type = _FILES[name]
         return _sent(request, _read(place), content_type)
 
-    return {"/openapi.json": openapi, "/docs": page, "/docs/-/<name>": asset}
+    return {"/openapi.json": openapi, "/asyncapi.json": events, "/docs": page, "/docs/-/<name>": asset}
 
 
 @cache

@@ -1,12 +1,14 @@
 """What is no operation (a raw Klein application, a mounted one) behind the same filters: traced, measured, admitted.
 
-It keeps its own semantics; the framework only stands before it and waits for its end.
+It keeps its own semantics; the framework only stands before it, waits for its end, and answers an error of ours that it
+lets out as an operation does.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -20,6 +22,7 @@ from ..driver import Driver, Run
 from ..errors import RopewalkError
 from ..handler import Handler
 from ..message import Request, Response, enter_principal, leave_principal
+from ..service import as_it_leaves
 from ..telemetry.propagation import extract
 from .heads import abort, read_headers, write_problem
 
@@ -47,6 +50,8 @@ async def serve(request: Request) -> Response:
         leave_principal(principal)
         leave_context(token)
     await exchange.finished
+    if exchange.error is not None:
+        raise exchange.error
     return Response(status=exchange.request.code)
 
 
@@ -78,7 +83,7 @@ class Behind(Resource):
         service, _, _ = self._call.id.partition(".")
         headers = read_headers(request, keep_own=not self._public)
         context = extract(headers, self._seconds(), service, self._call.id, trusted=not self._public)
-        exchange = _Exchange(request, self._resource)
+        exchange = _Exchange(request, self._resource, self._call, self._public)
         asked = Request(self._call, exchange, context, metadata=headers)  # type: ignore[arg-type]
         self._driver.start(_answer(self._handler, asked), exchange.ended)
         return NOT_DONE_YET
@@ -91,17 +96,31 @@ async def _answer(handler: Handler, request: Request) -> Response:
 class _Exchange:
     """One such request, and when it ended."""
 
-    def __init__(self, request: Any, resource: IResource) -> None:
+    error: RopewalkError | None = None  # what it let out
+
+    def __init__(self, request: Any, resource: IResource, call: Foreign, public: bool) -> None:
         self.request = request
         self.finished = request.notifyFinish().addErrback(_gone)
         self._resource = resource
+        self._call = call
+        self._public = public
 
     def render(self) -> None:
         """What `twisted.web` does with a resource it found."""
         fill_args = getattr(self.request, "fill_args", None)
         if fill_args is not None:
             fill_args()
+        self.request.processingFailed = partial(self._failed, self.request.processingFailed)
         self.request.render(getChildForRequest(self._resource, self.request))
+
+    def _failed(self, otherwise: Callable[[Failure], object], failure: Failure) -> object:
+        """What a request is told when nobody in the application has caught an error."""
+        if not isinstance(failure.value, RopewalkError) or self.request.startedWriting:
+            return otherwise(failure)
+        self.error = as_it_leaves(failure.value, self._call)
+        self.request.write(write_problem(self.request, self.error, redact=self._public))
+        self.request.finish()
+        return failure
 
     def ended(self, run: Run[Response]) -> None:
         """Answer what a filter refused; whatever else went wrong the resource has answered itself."""

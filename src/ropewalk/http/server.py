@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -98,7 +99,7 @@ def application(
         if wire.serves(operation):
             _route(app, operation, wire)
     for path, mounted in (mounts or {}).items():
-        _mount(app, path, mounted)
+        mount(app, path, partial(_same, mounted))
     resource = behind(own.resource(), "app") if own is not None else None
     app.handle_errors(HTTPException)(lambda request, failure: _refused(wire, request, failure, own, resource))
     return app
@@ -118,9 +119,15 @@ def _route(app: Klein, operation: Operation, wire: Wire) -> None:
                 app.route(path, methods=["POST"], endpoint=path)(answer)
 
 
-def _mount(app: Klein, path: str, resource: IResource) -> None:
+def _same(resource: IResource) -> IResource:
+    return resource
+
+
+def mount(app: Klein, path: str, resource: Callable[[], IResource]) -> None:
+    """Serve a resource beneath a path; it is asked for with each request."""
+
     def serve(request: Any) -> IResource:
-        return resource
+        return resource()
 
     serve.__name__ = "mount" + path.replace("/", "_")
     app.route(path if path.endswith("/") else path + "/", branch=True, strict_slashes=False)(serve)

@@ -1,7 +1,8 @@
 """What one listener of a service answers: its operations, its own Klein application, its mounts, the inside's pages.
 
-The internal surface adds `/openapi.json`, `/docs`, `/health/live`, `/health/ready` and `/metrics`; a route of the
-service at such a path wins. The public one has the operations and mounts declared for the outside, and no more.
+The internal surface adds `/openapi.json`, `/asyncapi.json`, `/docs`, `/health/live`, `/health/ready` and `/metrics`; a
+route of the service at such a path wins. It has `/-/ropewalk`, too, for whoever runs the system. The public one has the
+operations and mounts declared for the outside, and no more.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from .cors import CORS, AllowOrigins
 from .docs import documented
 from .mounts import Mounts
 from .raw import Behind, Foreign
-from .server import ServiceResource, Wire, application
+from .server import ServiceResource, Wire, application, mount
 from .sessions import Sessions
 
 
@@ -35,8 +36,10 @@ def surface(
     cors: CORS | None = None,
     public: bool = False,
     inside: Mapping[str, Callable[..., Any]] | None = None,
+    beneath: Mapping[str, Callable[[], IResource]] | None = None,
 ) -> IResource:
-    """The resource of `service`; `inside` are Klein handlers by path, for an internal listener.
+    """The resource of `service`; `inside` are Klein handlers by path, for an internal listener, and so is `beneath`:
+    what makes a resource, by the path it lies at.
 
     `handler` answers operations; `raw`, ending in `raw.serve`, stands before what is no operation: its `app` and its
     `mounts`. Without `sessions` no operation can have one, without `cors` no other origin's scripts read anything.
@@ -47,8 +50,7 @@ def surface(
     error_page = getattr(service, "error_page", None)
     wire = Wire(handler, description, driver, seconds, public=public, sessions=sessions, error_page=error_page)
     own = getattr(service, "app", None)
-    # Raw routes say nothing of who may reach them: they are for the inside, unless the service is that application.
-    shown = isinstance(own, Klein) and (not public or getattr(service, "whole", False))
+    shown = isinstance(own, Klein) and (not public or service.app_access != "siblings")
 
     def behind(resource: IResource, name: str, access: str = "siblings") -> IResource:
         if raw is None:
@@ -60,8 +62,12 @@ def surface(
         for mount, resource in (mounts.resources if mounts is not None else {}).items()
         if not public or mount.access != "siblings"
     }
-    app = application(wire, own if shown else None, mounted, behind)
+    app = application(
+        wire, own if shown else None, mounted, lambda resource, name: behind(resource, name, service.app_access)
+    )
     if not public:
+        for path, make in (beneath or {}).items():
+            mount(app, path, make)
         taken = _paths(app) | (_paths(own) if isinstance(own, Klein) else set())
         for path, answer in {**documented(wire.description), **(inside or {})}.items():
             if path.partition("/-/")[0] not in taken:  # what lies beneath "/-/" goes with its page

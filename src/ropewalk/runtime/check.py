@@ -9,16 +9,19 @@ from treq.client import HTTPClient
 from twisted.internet.interfaces import IReactorTCP, IReactorTime
 
 from ..errors import ConfigurationError, DeclarationError
+from ..events import Publisher
 from ..interfaces import IWallClock
+from ..sagas import Sagas
 from ..service import Contract, Service
 from ..store import Database
 from .config import Config, leaves, shown
 from .inject import dependencies_of, unprovided, unread
+from .keeps import keeps_data, shared_tables
 from .settings import Settings
 from .settings import load as load_settings
 from .workers import Workers
 
-BUILT_IN = (Database, Workers, Random, IReactorTime, IWallClock, IReactorTCP, HTTPClient)
+BUILT_IN = (Database, Publisher, Sagas, Workers, Random, IReactorTime, IWallClock, IReactorTCP, HTTPClient)
 
 
 def problems(config: Config) -> list[str]:
@@ -31,6 +34,7 @@ def problems(config: Config) -> list[str]:
         except (ConfigurationError, DeclarationError, ImportError) as error:
             found.append(f"{name}: {error}")
     if not found:  # every class can be looked at
+        found.extend(shared_tables({name: config.service_class(name) for name in config.services}))
         found.extend(line for process in config.file.processes if (line := shared_files(config, process)) is not None)
     return found
 
@@ -41,11 +45,7 @@ def shared_files(config: Config, process: str) -> str | None:
     store = config.file.adapters.store
     if section is None or section.workers == 1 or store.partition(":")[0] != "sqlite":
         return None
-    owners = [
-        name
-        for name in section.services
-        if any(hint is Database for hint, _, _ in dependencies_of(config.service_class(name)).values())
-    ]
+    owners = [name for name in section.services if keeps_data(config.service_class(name))]
     if not owners:
         return None
     return (

@@ -21,6 +21,8 @@ from ..errors import ConfigurationError
 from ..service import Contract, Service, describe
 from .settings import Environment, Settings, merged
 
+DATA = ".ropewalk"  # the folder of databases, beside the system file, unless another is said
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")]
 Target = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 
@@ -157,6 +159,15 @@ class Config(BaseModel):
             f"{', '.join(self.services)}."
         )
 
+    def revisions_of(self, service: str) -> Path:
+        """The folder of the revisions of its tables that were written by hand; it need not be there."""
+        return self.folder / "migrations" / service
+
+    def migrate_command(self, service: str, data: Path) -> str:
+        """What gives the database of a service the tables of the code; `data`: where databases lie."""
+        where = "" if data.absolute() == self.folder / DATA else f" --data {data}"
+        return f"ropewalk migrate {self.target} --service {service}{where}"
+
     def settings_of(self, service: str) -> dict[str, Any]:
         """What was written for a service's own Settings."""
         return dict(self.file.settings.get(service, {}))
@@ -258,7 +269,7 @@ def _foreign(name: str, app: Klein) -> type[Service]:
             "__doc__": "A Klein application, unchanged.",
             "__module__": "ropewalk.runtime.foreign",
             "app": property(lambda self: app),
-            "whole": True,
+            "app_access": "public",
         }
         _foreign_classes[key] = type("Foreign", (Service,), namespace, name=name)
     return _foreign_classes[key]

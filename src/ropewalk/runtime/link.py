@@ -20,6 +20,7 @@ FROM_PARENT, TO_PARENT = 3, 4  # a child's descriptors
 FIRST_LISTENER = 5  # and from here on its listening sockets, in the order of `Given.listeners`
 
 EX_CONFIG = 78  # sysexits.h: the configuration cannot be used; another try would end the same
+EX_TEMPFAIL = 75  # what it needs cannot be reached now; another try may
 LINE_LIMIT = 16 * 1024 * 1024  # bytes; the longest line is a page of metrics
 
 

@@ -13,7 +13,7 @@ from twisted.logger import ILogObserver, Logger
 
 from ..telemetry.logs import start_logging
 from .children import MARGIN, twistd
-from .config import load
+from .config import DATA, load
 from .link import EX_CONFIG, Failed, literal
 from .listeners import Listeners, wanted_by
 from .parent import Parent, failure_of
@@ -50,7 +50,7 @@ def process_service(
     )
     from twisted.internet import reactor
 
-    data = data or config.folder / ".ropewalk"
+    data = data or config.folder / DATA
     drain_delay = config.file.drain.delay if drain_delay is None else drain_delay
     patience = drain_delay + config.file.drain.limit + MARGIN
     root = _Root()
@@ -102,7 +102,7 @@ class _Root(MultiService):
 
 
 def _give_up(reactor: Any, parent: Parent | None, failed: Failed) -> None:
-    """End with a status a supervisor understands: 78 (EX_CONFIG), not worth another try, or 1."""
+    """End with a status a supervisor understands: 78 (EX_CONFIG), not worth another try, 75 or 1."""
     if parent is not None:
         parent.tell(failed)
     elif failed.status == EX_CONFIG:

@@ -16,11 +16,13 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.stdio import StandardIO
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, Unavailable
 from .link import (
     EX_CONFIG,
+    EX_TEMPFAIL,
     FIRST_LISTENER,
     FROM_PARENT,
     TO_PARENT,
@@ -50,7 +52,7 @@ class Parent:
     def __init__(self, given: Given) -> None:
         self.given = given
         self.patience = PATIENCE
-        self.page: Callable[[], bytes] | None = None  # this process's own metrics
+        self.page: Callable[[], Deferred[bytes]] | None = None  # this process's own metrics
         self.killed: Callable[[], object] | None = None  # what to do when told to end now
         self._sockets = [(each, FIRST_LISTENER + index) for index, each in enumerate(given.listeners)]
         self._transport: Any = None
@@ -106,7 +108,7 @@ class Parent:
     def _heard(self, message: FromParent) -> None:
         match message:
             case AskForPage() if self.page is not None:
-                self.tell(Page(self.page().decode()))
+                self.page().addCallback(lambda page: self.tell(Page(page.decode()))).addErrback(_unseen)
             case All(page):
                 asked, self._asked = self._asked, []
                 for each in asked:
@@ -162,13 +164,22 @@ class Parent:
             self.tell(AskForAll())
         return asked.addTimeout(ANSWER, self._reactor).addErrback(self._own_page)
 
-    def _own_page(self, failure: Failure) -> bytes:
+    def _own_page(self, failure: Failure) -> Any:
         failure.trap(TimeoutError, CancelledError)
         return self.page() if self.page is not None else b""
 
 
+def _unseen(failure: Failure) -> None:
+    _log.failure("this process could not tell its numbers", failure)
+
+
 def failure_of(error: BaseException) -> Failed:
     """What is said of a process that could not start."""
-    status = EX_CONFIG if isinstance(error, ConfigurationError) else 1
-    line = str(error) if isinstance(error, ConfigurationError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, ConfigurationError):
+        status, line = EX_CONFIG, str(error)
+    else:
+        status, line = EX_TEMPFAIL if isinstance(error, Unavailable) else 1, f"{type(error).__name__}: {error}"
     return Failed(status, " ".join(line.split()))
+
+
+_log = Logger("ropewalk.runtime")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -23,12 +23,16 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.web.resource import IResource
 from zope.interface import Invalid
 from zope.interface.verify import verifyObject
 
 from ..discovery.resolve import Resolve
 from ..driver import Driver
 from ..errors import ConfigurationError, RopewalkError
+from ..events import Publisher
+from ..events.dead_letters import DeadLetters
+from ..filters.background import Background
 from ..filters.trace import Done
 from ..handler import Handler, compose
 from ..http.client import HTTPConnection, agent, connections
@@ -39,17 +43,26 @@ from ..http.sessions import Sessions
 from ..http.sibling_agent import SiblingAgent
 from ..http.site import Site
 from ..http.surface import surface
-from ..interfaces import IStore, IWallClock
+from ..interfaces import IBroker, IStore, IWallClock
 from ..memory.connection import LocalConnection
 from ..operation import MAX_BODY
 from ..plugin import find_adapter
+from ..sagas import Sagas
+from ..sagas.jobs import Jobs, accepted
+from ..sagas.runner import jobs_of
 from ..service import Client, Contract, Service, client_of, describe, dispatch
 from ..store import Database
+from ..store.migrations import Differs
 from ..telemetry.logs import request_line
 from ..telemetry.metrics import CONTENT_TYPE, Calls, Lag, exposition
+from .backstage import Backstage
 from .clock import Clock, WallClock
 from .config import Config
+from .guarded import GuardedClock, GuardedRandom, GuardedWallClock
 from .inject import construct, unread
+from .keeps import needs_database, refuse_shared_tables
+from .numbers import Counted, stored
+from .operating import OPERATING, Kept, Operator, of_this_site
 from .placement import Place, Placement
 from .settings import Settings
 from .settings import load as load_settings
@@ -79,6 +92,7 @@ class Process(LifecycleService):
         seconds: Callable[[], float] = time.monotonic,
         random: Random | None = None,
         store: IStore | None = None,
+        broker: IBroker | None = None,
         workers: Workers | None = None,
         listen: Listen | None = None,
         drain_delay: float | None = None,
@@ -87,7 +101,7 @@ class Process(LifecycleService):
         metrics: Callable[[], Any] | None = None,
     ) -> None:
         """`data`: where databases lie; `now`: wall-clock seconds; `seconds`: monotonic ones.
-        `store`: by default the configured adapter's; `workers`: by default threads and processes.
+        `store`, `broker`: by default the configured adapters'; `workers`: by default threads and processes.
         `listen(site, description)` opens a listener, by default by Twisted's endpoints.
 
         `metrics()` answers `/metrics` in the place of this process's own page: a supervisor's, for all its workers.
@@ -104,6 +118,7 @@ class Process(LifecycleService):
         self.driver = Driver.of(cast(IReactorTime, reactor))
         self.workers = workers or Workers(reactor)
         self._wall = WallClock(now)
+        self._data = data
         self.lag = Lag()
         self.services: dict[str, Service] = {}
         self.meters: list[Calls] = []
@@ -112,19 +127,25 @@ class Process(LifecycleService):
         self._on_failure = on_failure
         self._metrics = metrics or self.page
         self._servers: dict[str, Handler] = {}
+        self._job_servers: dict[str, Handler] = {}
         self._turns: dict[str, int] = {}  # of raw calls: which instance of a sibling was asked last
         self._server_meters: dict[str, Calls] = {}
         self._sites: list[Site] = []
         self._ports: list[Any] = []
-        self._store: IStore = store or _configured_store(config, data, reactor, now)
+        self._store: IStore = store or configured_store(config, data, reactor, now)
         self._trust = Trust(config, data, now, self.random)
         self._sessions: dict[str, Sessions] = {}
         self._mounts: dict[str, Mounts] = {}
         self._connections = connections(reactor)
         self._agent = agent(reactor, self._connections)
         self._databases: dict[str, Database] = {}
+        self._member = f"{self._ids.getrandbits(128):032x}"  # what this process is called among those that share one
+        self._broker: IBroker = broker or self._configured_broker(data, now)
+        self._backstage = Backstage(self._broker, self.clock, self._ids, self.driver, reactor, config.file.records.age)
+        self._counted = Counted(self._backstage)
         self._purging: Deferred[Any] | None = None
         self._probe: Any = None
+        self._operating: IResource | None = None
         self._started: Deferred[None] | None = None
 
     # -- the lifecycle
@@ -141,14 +162,21 @@ class Process(LifecycleService):
         return self.driver.run(self._stop())
 
     async def _start(self) -> None:
+        hosted = [place.service for place in self.placement.hosted_by(self._process)]
+        refuse_shared_tables({name: self.config.service_class(name) for name in hosted})
         for place in self.placement.hosted_by(self._process):
             self.services[place.service] = self._build(place)
+        for name, service in self.services.items():
+            if name in self._databases:
+                handlers = self._servers[name], self._job_servers[name]
+                self._backstage.add(name, service, *handlers, self._databases[name])
         for name, service in self.services.items():
             start = getattr(service, "start", None)
             if start is not None:
                 await start()
             self._mounts[name] = Mounts(service, self.reactor, self.reactor.getThreadPool(), self.driver)
             await self._mounts[name].start()
+        await self._backstage.start()
         for place in self.placement.hosted_by(self._process):
             await self._open(place)
         self._watch_lag(self.clock.seconds())
@@ -169,6 +197,7 @@ class Process(LifecycleService):
         ends = asyncio.get_running_loop().time() + self.config.file.drain.limit
         try:
             async with asyncio.timeout_at(ends):
+                await self._backstage.stop_taking()
                 for site in self._sites:
                     await site.wait_until_closed()
                 await _without_calls(self._server_meters.values())
@@ -185,6 +214,7 @@ class Process(LifecycleService):
                     await stop()
             except Exception:
                 _log.failure("{name} failed while it stopped", name=name)
+        await self._backstage.stop()
         # What may not be cancelled goes on when nobody waits for it any more: calls of siblings, too.
         with suppress(TimeoutError):
             async with asyncio.timeout_at(ends):
@@ -198,13 +228,12 @@ class Process(LifecycleService):
         self._store.close()
 
     async def _purge(self) -> None:
+        age = self.config.file.records.age
         while True:
             await deferLater(self.clock, PURGE)
             for name, database in self._databases.items():
-                try:
-                    await database.purge(self.config.file.records.age)
-                except RopewalkError as error:
-                    _log.warn("records of {name} not purged: {error}", name=name, error=error)
+                await _purged(name, database.purge(age))
+            await _purged(self._process, self._backstage.purge(age))
 
     def _failed(self, failure: Any) -> None:
         if not self.running and failure.check(CancelledError):  # it was to stop before it was ready: nothing failed
@@ -222,6 +251,8 @@ class Process(LifecycleService):
         nobody_reads = unread(cls, self.config.settings_of(name))
         if nobody_reads is not None:
             raise ConfigurationError(nobody_reads)
+        if needs_database(cls):
+            self._database(name, cls)
         service = construct(
             cls,
             self._things(name, cls),
@@ -232,8 +263,23 @@ class Process(LifecycleService):
         self.meters.append(meter)
         self._server_meters[name] = meter
         self._sessions[name] = self._trust.sessions(name)
-        self._servers[name] = compose(self._server_stack(name), self._innermost(service))
+        innermost = self._innermost(service)
+        self._servers[name] = compose(self._server_stack(name, background=self._background(name, cls)), innermost)
+        # What was accepted or is done at times is refused by nobody any more, and takes the time it takes.
+        self._job_servers[name] = compose(self._server_stack(name, timeout=None), innermost)
+        if name in self._databases:
+            service.__ropewalk_jobs__ = Jobs(self._databases[name], jobs_of(describe(cls)))
         return service
+
+    def _background(self, name: str, cls: type[Service]) -> Background | None:
+        if not any(operation.background for operation in describe(cls).operations.values()):
+            return None
+        database = self._database(name, cls)
+
+        async def accept(operation: str, arguments: bytes) -> str:
+            return await database.run(accepted, operation, arguments, f"{self._ids.getrandbits(128):032x}")
+
+        return Background(accept)
 
     def _innermost(self, service: Service) -> Handler:
         return dispatch(service)
@@ -245,12 +291,15 @@ class Process(LifecycleService):
             meter=self._server_meters[name],
             done=done,
             authenticators=self._trust.authenticators(name, self._sessions[name]),
+            take_back=self._databases[name].take_back if name in self._databases else None,
             **options,
         )
 
     def _things(self, name: str, cls: type[Service]) -> dict[Any, Callable[[], Any]]:
         things: dict[Any, Callable[[], Any]] = {
             Database: lambda: self._database(name, cls),
+            Publisher: lambda: Publisher(self._database(name, cls)),
+            Sagas: lambda: self._sagas(name, cls),
             Workers: lambda: self.workers,
             Random: lambda: self.random,
             IReactorTime: lambda: self.clock,
@@ -260,13 +309,33 @@ class Process(LifecycleService):
                 SiblingAgent(self._agent, self._address, self.clock.seconds, says_whose(self._trust.identity(name)))
             ),
         }
+        if describe(cls).sagas:
+            things[Random] = lambda: GuardedRandom(self.random)
+            things[IReactorTime] = lambda: GuardedClock(self.clock)
+            things[IWallClock] = lambda: GuardedWallClock(self._wall)
         for interface, provider in self.config.file.provide.items():
             things[_imported(interface)] = partial(_provided, _imported(interface), _imported(provider))
         return things
 
     def _database(self, name: str, cls: type[Service]) -> Database:
-        self._databases[name] = self._store.open(name, getattr(cls, "tables", None))
+        if name not in self._databases:
+            try:
+                database = self._store.open(name, getattr(cls, "tables", None), self.config.revisions_of(name))
+            except Differs as error:
+                command = self.config.migrate_command(name, self._data)
+                raise ConfigurationError(f"{error} Run `{command}`.") from error
+            self._databases[name] = database
+            database.random, database.member = self._ids, self._member
         return self._databases[name]
+
+    def _sagas(self, name: str, cls: type[Service]) -> Sagas:
+        database, in_reactor = self._database(name, cls), self._backstage.in_reactor
+        return Sagas(
+            cls,
+            database,
+            self.clock,
+            lambda heard: database.listen(in_reactor(heard)),
+        )
 
     def _settings(self, name: str, cls: type[Settings]) -> Settings:
         return load_settings(cls, name, self.config.settings_of(name), self.config.origins)
@@ -299,6 +368,12 @@ class Process(LifecycleService):
         turn = self._turns[name] = self._turns.get(name, -1) + 1
         return place.urls[turn % len(place.urls)]
 
+    def _configured_broker(self, data: Path, now: Callable[[], float]) -> IBroker:
+        broker = self.config.file.adapters.broker
+        make = find_adapter("broker", broker).load()
+        made: IBroker = make(broker, data=data, reactor=self.reactor, clock=self.clock, now=now, random=self._ids)
+        return made
+
     # -- listening
 
     async def _open(self, place: Place) -> None:
@@ -320,6 +395,7 @@ class Process(LifecycleService):
             cors=self._trust.cors if public else None,
             public=public,
             inside=inside(lambda: self.ready, self._metrics, CONTENT_TYPE),
+            beneath={OPERATING: self._operator},
         )
         max_body = max((operation.max_body for operation in operations), default=MAX_BODY)
         site = Site(resource, self.reactor, max_body)
@@ -333,13 +409,51 @@ class Process(LifecycleService):
 
     # -- seeing
 
-    def page(self) -> bytes:
-        """This process's numbers, as OpenMetrics."""
-        return exposition([*self.meters, self.lag])
+    def _operator(self) -> IResource:
+        """What whoever runs the system asks, made when that is first asked."""
+        if self._operating is None:
+            meter = Calls("ropewalk_server", "Requests", (("service", "ropewalk"),))
+            self.meters.append(meter)
+            operator = Operator(
+                self.config.file.system.name, self._process, {name: self._kept(name) for name in self._databases}
+            )
+            stack = server_stack(clock=self.clock, random=self._ids, meter=meter, done=request_line)
+            handler = compose([*stack, of_this_site], dispatch(operator))
+            self._operating = surface(operator, handler, self.driver, self.clock.seconds)
+        return self._operating
+
+    def _kept(self, name: str) -> Kept:
+        cls, database, backstage = type(self.services[name]), self._databases[name], self._backstage
+        return Kept(
+            self._sagas(name, cls),
+            jobs_of(describe(cls)),
+            DeadLetters(database),
+            backstage.consumers[name],
+            backstage.runners.get(name),
+        )
+
+    def counted(self) -> bytes:
+        """What this process counts, as OpenMetrics."""
+        return exposition([*self.meters, self.lag, self._counted])
+
+    def page(self) -> Deferred[bytes]:
+        """This process's numbers, as OpenMetrics: what it counts, and what lies in its databases."""
+        return self.driver.run(self._page())
+
+    async def _page(self) -> bytes:
+        there = await stored(self._backstage)
+        return exposition([*self.meters, self.lag, self._counted, there])
 
     def _watch_lag(self, due: float) -> None:
         self.lag.observe(self.clock.seconds() - due)
         self._probe = self.reactor.callLater(LAG_PROBE, self._watch_lag, self.clock.seconds() + LAG_PROBE)
+
+
+async def _purged(name: str, purging: Awaitable[Any]) -> None:
+    try:
+        await purging
+    except RopewalkError as error:
+        _log.warn("records of {name} not purged: {error}", name=name, error=error)
 
 
 async def _without_calls(meters: Iterable[Calls]) -> None:
@@ -348,9 +462,10 @@ async def _without_calls(meters: Iterable[Calls]) -> None:
         await asyncio.sleep(0.02)
 
 
-def _configured_store(config: Config, data: Path, reactor: Any, now: Callable[[], float]) -> IStore:
+def configured_store(config: Config, data: Path, reactor: Any, now: Callable[[], float]) -> IStore:
+    """What the configuration names; raises ConfigurationError when there is no such adapter."""
     store = config.file.adapters.store
-    made: IStore = find_adapter("store", store).load()(store, data, reactor, now)
+    made: IStore = find_adapter("store", store).load()(store, data, reactor, now, config.file.system.name)
     return made
 
 

@@ -6,12 +6,14 @@ keeps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
 from twisted.internet.interfaces import IReactorTime
 
+from ..context import Keyed
 from ..filters.authenticate import Authenticate
+from ..filters.background import Background
 from ..filters.deadline import Deadline
 from ..filters.key import GiveKey, UnderKey
 from ..filters.measure import Measure, Meter
@@ -29,6 +31,8 @@ def server_stack(
     done: Done | None = None,
     authenticators: Sequence[IAuthenticator] = (),
     timeout: float | None = DEFAULT_TIMEOUT,
+    take_back: Callable[[Keyed], Awaitable[bool]] | None = None,
+    background: Background | None = None,
 ) -> list[Filter]:
     """What stands before a service's operations."""
     return [
@@ -42,7 +46,9 @@ def server_stack(
         # Before the payload is read: a stranger's body is not worth decoding.
         Authenticate(authenticators),
         # After it is known whose key it is.
-        UnderKey(),
+        UnderKey(take_back),
+        # Under the key: accepted twice it is one job.
+        *([background] if background is not None else []),
     ]
 
 

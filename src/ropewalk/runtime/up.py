@@ -2,7 +2,7 @@
 
 * It opens the listeners of all of them and keeps them, so that a restart refuses no connection.
 * A process whose loaded source changed is restarted; one that cannot start stays down until the next change.
-* One that crashes is started again, later each time it happens in a row.
+* One that crashes is started again, later each time it happens in a row; so is one whose database or broker is away.
 * Ctrl-C or SIGTERM ends them in order; once more kills them. When this process is killed, they end by themselves.
 """
 
@@ -27,9 +27,9 @@ from ..policy.backoff import failed as failed_again
 from ..telemetry.logs import humanise, start_logging
 from .children import MARGIN, Child, End, twistd
 from .clock import Clock
-from .config import Config, load
+from .config import DATA, Config, load
 from .data import prepare
-from .link import EX_CONFIG, Failed, FromChild, Given, Kill, Loaded, Ready, literal
+from .link import EX_CONFIG, EX_TEMPFAIL, Failed, FromChild, Given, Kill, Loaded, Ready, literal
 from .listeners import Listeners, wanted_by
 from .placement import Placement, place, url_of
 from .watch import Seen, changed, look, sources
@@ -56,8 +56,8 @@ def run(
     from twisted.internet import reactor
 
     config = load(target, environment)
-    folder = (data or config.folder / ".ropewalk").absolute()
-    prepare(folder, fresh=fresh)
+    folder = (data or config.folder / DATA).absolute()
+    prepare(folder, fresh=fresh, port=port)
     stop_logging = start_logging(
         stream, json=as_json, now=time.time, level=config.file.log.level, extra={"process": "up"}
     )
@@ -242,6 +242,7 @@ class _Member:
         )
         self._supervises = placement.workers[name] > 1
         self._child: Child | None = None
+        self._served = False  # some child of it has
         self._streak = Streak()
         self._timer: Any = None
 
@@ -302,6 +303,7 @@ class _Member:
     def _said(self, child: Child, message: FromChild) -> None:
         match message:
             case Ready():
+                self._served = True
                 self._up.serves()
             case Loaded(files):
                 self.files = files
@@ -319,6 +321,8 @@ class _Member:
             self._begin_again()
         elif child.served or end.status is None:
             self._begin_later(str(end))
+        elif child.failed is not None and child.failed.status == EX_TEMPFAIL and self._served:
+            self._begin_later(child.failed.line)  # a server that is away now: it was there before
         else:  # its source is wrong, and will be as wrong the next time
             failed = child.failed or Failed(1, f"it ended with {end} before it served")
             self._stay_down(failed)

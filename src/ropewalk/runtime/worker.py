@@ -67,7 +67,7 @@ class Worker(Process):
 
     def _say_goodbye(self, _: None) -> Deferred[None]:
         if self._parent.given.worker is not None:
-            self._parent.tell(Page(self.page().decode(), last=True))
+            self._parent.tell(Page(self.counted().decode(), last=True))
         return self._parent.close()
 
     def _listen_there(self, site: Any, description: str) -> Deferred[Any]:

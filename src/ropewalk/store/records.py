@@ -17,27 +17,21 @@ from msgspec import Struct
 
 from ..codec.problem import from_problem, to_problem
 from ..context import Keyed
-from ..errors import KeyReused, RopewalkError
+from ..errors import KeyCancelled, KeyReused, RopewalkError
+from .tables import records
 from .transaction import Transaction
 
+TAKEN_BACK = 0  # the number of the run in whose place it stands that there must be none
 BATCH = 500  # records that are deleted in one transaction, so that nobody waits for long
 
-metadata = sa.MetaData()
-records = sa.Table(
-    "ropewalk_records",
-    metadata,
-    sa.Column("scope", sa.String(32), primary_key=True),  # tenant, principal, operation and key: see Keyed
-    sa.Column("run", sa.Integer, primary_key=True, autoincrement=False),  # the first of the request is 1
-    sa.Column("function", sa.String(200), primary_key=True),
-    sa.Column("arguments", sa.String(32), nullable=False),  # what stands for those of the request
-    sa.Column("operation", sa.String(200), nullable=False),  # for people, as is the next one
-    sa.Column("key", sa.String(255), nullable=False),
-    sa.Column("status", sa.Integer, nullable=False),  # 0: it returned; else that of the error it raised
-    sa.Column("ran", sa.String(5), nullable=False),  # of an error
-    sa.Column("result", sa.LargeBinary, nullable=False),  # JSON: what it returned, or a problem document
-    sa.Column("at", sa.BigInteger, nullable=False, index=True),  # seconds since 1970, UTC
-    sqlite_with_rowid=False,
+# Built once: building one costs more than executing it.
+_mine = sa.and_(records.c.run == sa.bindparam("run"), records.c.function == sa.bindparam("function"))
+FIND = (
+    sa.select(records.c.run, records.c.arguments, records.c.status, records.c.ran, records.c.result)
+    .where(records.c.scope == sa.bindparam("scope"), sa.or_(_mine, records.c.run == TAKEN_BACK))
+    .order_by(records.c.run)
 )
+WRITE = records.insert().returning(records.c.run)  # many in one statement
 
 
 class Outcome(Struct, frozen=True):
@@ -89,38 +83,32 @@ class Recorded:
         raise from_problem(outcome.status, outcome.result, declared, ran=outcome.ran)
 
     def _known(self, tx: Transaction) -> Outcome | None:
-        found = tx.execute(
-            sa.select(records.c.arguments, records.c.status, records.c.ran, records.c.result).where(
-                records.c.scope == self._keyed.scope,
-                records.c.run == self._run,
-                records.c.function == self._name,
-            )
-        ).one_or_none()
-        if found is None:
+        which = {"scope": self._keyed.scope, "run": self._run, "function": self._name}
+        rows = tx.execute(FIND, which).all()
+        if not rows:
             return None
+        found = rows[0]
+        if found.run == TAKEN_BACK:
+            raise KeyCancelled(f"{self._keyed.operation}: the request with this key was taken back before it ran.")
         if found.arguments != self._keyed.arguments:
             raise KeyReused(self._keyed.reused)
         return Outcome(found.status, found.ran, bytes(found.result))
 
     def _write(self, tx: Transaction, outcome: Outcome) -> Outcome:
         keyed = self._keyed
-        try:
-            tx.execute(
-                records.insert().values(
-                    scope=keyed.scope,
-                    run=self._run,
-                    function=self._name,
-                    arguments=keyed.arguments,
-                    operation=keyed.operation,
-                    key=keyed.key,
-                    status=outcome.status,
-                    ran=outcome.ran,
-                    result=outcome.result,
-                    at=self._now,
-                )
-            )
-        except sa.exc.IntegrityError as error:
-            raise Overtaken from error
+        row = {
+            "scope": keyed.scope,
+            "run": self._run,
+            "function": self._name,
+            "arguments": keyed.arguments,
+            "operation": keyed.operation,
+            "key": keyed.key,
+            "status": outcome.status,
+            "ran": outcome.ran,
+            "result": outcome.result,
+            "at": self._now,
+        }
+        tx.at_last(write_all, row)
         return outcome
 
     def _encoded(self, value: Any) -> bytes:
@@ -135,6 +123,14 @@ class Recorded:
                 f"be a value that JSON can hold, of the type it is annotated with; got {type(value).__name__}: {error}."
             ) from error
         return encoded
+
+
+def write_all(tx: Transaction, rows: list[Mapping[str, Any]]) -> None:
+    """Write records; raises Overtaken when there is one already."""
+    try:
+        tx.execute(WRITE, rows)
+    except sa.exc.IntegrityError as error:
+        raise Overtaken from error
 
 
 class Overtaken(Exception):
@@ -152,6 +148,28 @@ class Refused(Exception):
 def is_definite(error: RopewalkError) -> bool:
     """Whether the same request would be answered with it again: a refusal is, a failure or a lack of time is not."""
     return error.status < 500 and not error.retryable
+
+
+def take_back(tx: Transaction, keyed: Keyed, now: int) -> bool:
+    """Write down that nothing may run under a key; False when something has."""
+    rows = tx.execute(sa.select(records.c.run).where(records.c.scope == keyed.scope).order_by(records.c.run)).all()
+    if rows:
+        return bool(rows[0].run == TAKEN_BACK)
+    tx.execute(
+        records.insert().values(
+            scope=keyed.scope,
+            run=TAKEN_BACK,
+            function="",
+            arguments=keyed.arguments,
+            operation=keyed.operation,
+            key=keyed.key,
+            status=KeyCancelled.status,
+            ran="no",
+            result=b"",
+            at=now,
+        )
+    )
+    return True
 
 
 def purge(tx: Transaction, before: int) -> int:

@@ -1,12 +1,13 @@
-"""Numbers about calls and the reactor, counted in the reactor's thread without locks, shown as OpenMetrics.
+"""Numbers about calls and the reactor, counted in the reactor's thread without locks; the page of all numbers.
 
-`prometheus_client` renders and parses; its own counters lock per increment, which a request's path has no need of.
+`prometheus_client` renders and parses OpenMetrics; its own counters lock per increment, which a request's path has no
+need of.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -17,6 +18,14 @@ CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 # Seconds; half a millisecond to ten seconds in about equal ratios, the upper end the default deadline.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+# What all processes of a service read in one database: their numbers are one, and the largest the latest.
+SHARED = frozenset(
+    f"ropewalk_{what}" for what in ("outbox_events", "outbox_oldest_seconds", "dead_letters", "parked_keys", "sagas")
+)
+
+Labelled = Mapping[tuple[str, ...], float]  # values of labels -> number
 
 
 class Collector(Protocol):
@@ -125,6 +134,22 @@ class Lag:
         yield worst
 
 
+def counter(name: str, what: str, labels: Sequence[str], numbers: Labelled) -> Metric:
+    """A family of numbers that only grow; "_total" is added to its name."""
+    return _filled(CounterMetricFamily(name, what, labels=labels), numbers)
+
+
+def gauge(name: str, what: str, labels: Sequence[str], numbers: Labelled) -> Metric:
+    """A family of numbers that are true of a moment."""
+    return _filled(GaugeMetricFamily(name, what, labels=labels), numbers)
+
+
+def _filled(family: CounterMetricFamily | GaugeMetricFamily, numbers: Labelled) -> Metric:
+    for values, number in sorted(numbers.items()):
+        family.add_metric(values, number)
+    return family
+
+
 def exposition(collectors: Iterable[Collector]) -> bytes:
     """The page of these collectors in OpenMetrics form; what several of them count under one name stands together."""
     families: dict[str, Metric] = {}
@@ -133,11 +158,13 @@ def exposition(collectors: Iterable[Collector]) -> bytes:
             known = families.setdefault(family.name, family)
             if known is not family:
                 known.samples.extend(family.samples)
-    return bytes(generate_latest(cast(Any, _Families(families.values()))))
+    return bytes(generate_latest(cast(Any, Families(families.values()))))
 
 
 def merged(pages: Iterable[str]) -> bytes:
     """Several processes' pages as one: samples of the same name and labels are added, lags take the worst.
+
+    So does what they read in one database.
 
     Raises ValueError for a page that is not OpenMetrics.
     """
@@ -149,20 +176,24 @@ def merged(pages: Iterable[str]) -> bytes:
             found = samples.setdefault(family.name, {})
             for sample in family.samples:
                 key = (sample.name, tuple(sample.labels.items()))
-                value = float(sample.value)
-                found[key] = max(found.get(key, 0.0), value) if "_lag_" in family.name else found.get(key, 0.0) + value
+                value, before = float(sample.value), found.get(key, 0.0)
+                worst = "_lag_" in family.name or family.name in SHARED
+                found[key] = max(before, value) if worst else before + value
     whole = []
     for name, family in families.items():
         metric = Metric(family.name, family.documentation, family.type, family.unit)
         for (sample_name, labels), value in samples[name].items():
             metric.add_sample(sample_name, dict(labels), value)
         whole.append(metric)
-    return exposition([_Families(whole)])
+    return exposition([Families(whole)])
 
 
-class _Families:
+class Families:
+    """Families that are known."""
+
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = families
 
     def collect(self) -> Iterable[Metric]:
+        """Those."""
         return self._families

@@ -20,6 +20,7 @@ ATTEMPT = "ropewalk-attempt"
 LONGEST = 86400.0  # seconds; what a sibling asks for beyond a day is an error of its own
 IDENTITY = "ropewalk-identity"  # who calls: a signed token, see http/identity.py
 KEY = "idempotency-key"
+CANCEL = "ropewalk-cancel"  # "1": the key is taken back
 LONGEST_KEY = 255  # characters
 RAN = "ropewalk-ran"  # of a reply that is a problem: whether the operation ran (errors.Ran)
 
@@ -54,6 +55,7 @@ def extract(headers: Mapping[str, str], now: float, service: str, operation: str
         headers.get("baggage", ""),
         service,
         operation,
+        headers.get(CANCEL) == "1",
     )
 
 
@@ -74,6 +76,8 @@ def inject(context: Context, now: float) -> list[tuple[str, str]]:
         headers.append((ATTEMPT, str(context.attempt)))
     if context.key is not None:
         headers.append((KEY, context.key))
+        if context.cancel:
+            headers.append((CANCEL, "1"))
     if context.baggage:
         headers.append(("baggage", context.baggage))
     return headers

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError
+from ..events import Publisher
 from ..runtime.config import Config, SystemFile, load
 from ..runtime.inject import dependencies_of
 from ..runtime.placement import Place, Placement
 from ..service import Service, describe
-from ..store import Database
 from .hosts import Host
 
 FIRST_PORT = 8000  # of the first service; each next one on the next port
@@ -55,11 +55,9 @@ def packages_of(classes: Iterable[type]) -> frozenset[str]:
     return frozenset({"ropewalk", *(cls.__module__.partition(".")[0] for cls in classes)})
 
 
-def keeps_data(cls: type[Service]) -> bool:
-    """Whether a service has a database."""
-    return getattr(cls, "tables", None) is not None or any(
-        hint is Database for hint, _, _ in dependencies_of(cls).values()
-    )
+def uses_events(cls: type[Service]) -> bool:
+    """Whether a service is known to publish or to subscribe."""
+    return bool(describe(cls).subscriptions) or any(hint is Publisher for hint, _, _ in dependencies_of(cls).values())
 
 
 def port_of(description: str) -> int:

@@ -61,6 +61,7 @@ class Driven:
         self.current: Any = None  # the reactor whose turn it is
         self.failures: list[str] = []  # by host: what was logged as a failure, what a timer raised
         self.points: Counter[str] = Counter()  # what fired: faults, buggify points, transactions that ran again
+        self.changes: Counter[str] = Counter()  # service -> commits that changed its database
         self.buggified: dict[str, float] = {}  # point -> how likely it fires
         self._raised: dict[str, type[BaseException]] = {}  # of the failures
         self._buggify: Random | None = None
@@ -175,8 +176,9 @@ class Driven:
         self.failures.append(f"{host.name} at {self.now:.6f} s: {what}.")
         self.tell(host, "failed", what)
 
-    def changed(self) -> None:
-        """Something was committed: what must always hold is looked at after this turn."""
+    def changed(self, service: str) -> None:
+        """Something was committed in the database of a service: what must always hold is looked at after this turn."""
+        self.changes[service] += 1
         self._unchecked = True
 
     def fired(self, point: str) -> None:

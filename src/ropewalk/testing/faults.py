@@ -2,7 +2,7 @@
 
 Each seed takes some of the kinds and leaves the others out: what hides behind one kind's noise is found by a seed
 without it (swarm testing: Groce et al., ISSTA 2012). And half of the seeds hurt a few services alone, again and again:
-what takes two faults at one place is found by these.
+what takes two faults at one place is found by these, and half of them hurt one: what others can do without it is found.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-from .hosts import OUTSIDE
+from .broker import NAME as BROKER
+from .hosts import EVERYTHING, OUTSIDE
 from .moments import ANY
 from .network import Link
 from .store import TAKES
@@ -19,6 +20,8 @@ from .values import Fault
 
 SHARES = (0.15, 0.3, 0.6)  # of the kinds that a seed takes: one of these
 FOCUSED = 0.5  # the share of seeds that leave all but one to three services alone
+FEW = (1, 1, 2, 3)  # of these so many
+AT_ONCE = 0.25  # the share of seeds in which something is wrong from the beginning
 EVERY = (1.5, 3.0, 8.0, 20.0)  # seconds between the beginnings of two faults, on average: one of these for a whole seed
 JUMPS = (14.0, 14.0, 3600.0)  # seconds a clock jumps at most: mostly within what tokens allow for
 LONGEST = (2.0, 10.0, 40.0)  # seconds one of them lasts: likewise
@@ -29,11 +32,12 @@ def draw(random: Random, services: Sequence[str], hosts: Sequence[str], begin: f
     share = random.choice(SHARES)
     kinds = [kind for kind in KINDS if random.random() < share] or [random.choice(list(KINDS))]
     if random.random() < FOCUSED:
-        services = random.sample(list(services), random.randint(1, min(3, len(services))))
-        hosts = [host for host in hosts if host.rpartition("/")[0] in services]
+        services = random.sample(list(services), min(random.choice(FEW), len(services)))
+        broker = [BROKER] if BROKER in hosts and random.random() < FOCUSED else []
+        hosts = [host for host in hosts if host.rpartition("/")[0] in services] + broker
     every, longest = random.choice(EVERY), random.choice(LONGEST)
     faults: list[Fault] = []
-    at = begin + random.expovariate(1 / every)
+    at = begin + (0.0 if random.random() < AT_ONCE else random.expovariate(1 / every))
     while at < end:
         lasts = random.uniform(0.05, min(longest, max(0.1, end - at)))
         faults.extend(KINDS[random.choice(kinds)](random, services, hosts, round(at, 3), round(at + lasts, 3)))
@@ -48,8 +52,14 @@ def do(world: Any, fault: Fault) -> None:
     world.points[fault.kind] += 1
 
 
+def hurt(faults: Sequence[Fault]) -> frozenset[str]:
+    """The services that these faults befall, as far as they say; links to them included."""
+    targets = (target for fault in faults for target in fault.target.split())
+    return frozenset(target.partition("/")[0] for target in targets) - {OUTSIDE}
+
+
 def _instance(random: Random, hosts: Sequence[str]) -> str:
-    return random.choice([host for host in hosts if not host.endswith("/database")])
+    return random.choice([host for host in hosts if not (host.endswith("/database") or host == BROKER)])
 
 
 def _pair(random: Random, names: Sequence[str]) -> str:
@@ -77,7 +87,7 @@ def _power(random: Random, services: Any, hosts: Any, at: float, end: float) -> 
 
 
 def _database(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    databases = [host for host in hosts if host.endswith("/database")]
+    databases = [host for host in hosts if host.endswith("/database") or host == BROKER]
     if not databases:
         return _crash(random, services, hosts, at, end)
     target = random.choice(databases)
@@ -119,6 +129,26 @@ def _disk(random: Random, services: Any, hosts: Any, at: float, end: float) -> l
 def _lossy(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
     target = _link(random, services, hosts)
     return [Fault(at, "lossy", target, round(random.uniform(0.02, 0.5), 3)), Fault(end, "lossy", target, 0.0)]
+
+
+def _whole(random: Random, services: Sequence[str], hosts: Sequence[str]) -> str:
+    """A service with all its instances, or one of them."""
+    return random.choice(list(services)) if random.random() < 0.5 else _instance(random, hosts)
+
+
+def _isolation(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    target = _whole(random, services, hosts)
+    return [Fault(at, "isolate", target), Fault(end, "heal", target)]
+
+
+def _sluggish(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    target = _whole(random, services, hosts)
+    return [Fault(at, "sluggish", target, round(random.uniform(0.05, 3.0), 3)), Fault(end, "sluggish", target, 0.0)]
+
+
+def _narrow(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    target = _whole(random, services, hosts)
+    return [Fault(at, "narrow", target, float(random.choice((200, 1000, 5000)))), Fault(end, "narrow", target, 0.0)]
 
 
 def _pause(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
@@ -166,6 +196,9 @@ KINDS: dict[str, Drawing] = {
     "slow link": _slow,
     "slow disk": _disk,
     "lossy link": _lossy,
+    "isolation": _isolation,
+    "sluggish host": _sluggish,
+    "narrow line": _narrow,
     "pause": _pause,
     "stop": _stop,
     "hesitation": _hesitate,
@@ -186,6 +219,11 @@ DOING: dict[str, Callable[[Any, list[str], float], object]] = {
     "slow": lambda world, targets, value: world.link(*targets, latency=(value, 2 * value) if value else Link().latency),
     "slow-disk": lambda world, targets, value: world.disk(targets[0], (value, 2 * value) if value else TAKES),
     "lossy": lambda world, targets, value: world.link(*targets, loss=value),
+    "isolate": lambda world, targets, value: world.partition(targets[0], EVERYTHING),
+    "sluggish": lambda world, targets, value: world.link(
+        targets[0], EVERYTHING, latency=(value, 2 * value) if value else Link().latency
+    ),
+    "narrow": lambda world, targets, value: world.link(targets[0], EVERYTHING, bandwidth=value or None),
     "pause": lambda world, targets, value: world.pause(targets[0]),
     "resume": lambda world, targets, value: world.resume(targets[0]),
     "stop": lambda world, targets, value: world.stop(targets[0]),

@@ -29,6 +29,7 @@ from .tcp import Connector, Port
 from .timeline import NEVER, Timeline, Timer
 
 OUTSIDE = "outside"  # the host of the test itself
+EVERYTHING = "*"  # where a link's other end is named: all hosts
 FIRST_PORT = 40000  # of outgoing connections
 
 

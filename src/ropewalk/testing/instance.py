@@ -33,9 +33,10 @@ from ..runtime.placement import Placement
 from ..runtime.process import Process
 from ..runtime.stacks import client_stack
 from ..runtime.workers import QUEUE, Workers
-from ..service import Contract, Service, client_of
+from ..service import Client, Contract, Service, client_of
 from ..telemetry.logs import request_line
 from ..telemetry.metrics import Calls
+from .broker import SimulatedBroker
 from .direct import Direct
 from .hosts import Reactor
 from .store import SimulatedStore
@@ -51,6 +52,7 @@ class Instance(Process):
         host = reactor.host
         self._world = world
         self.failure: BaseException | None = None
+        self._timeouts: dict[tuple[str, str], float | None] = {}  # by caller and callee: of the edge
         super().__init__(
             config,
             placement,
@@ -61,6 +63,7 @@ class Instance(Process):
             random=world.chance(f"process/{host.name}/{len(host.past)}"),
             seconds=host.seconds,
             store=SimulatedStore(reactor, world),
+            broker=SimulatedBroker(reactor, world),
             workers=SimulatedWorkers(reactor),
             drain_delay=0.0,
         )
@@ -86,8 +89,14 @@ class Instance(Process):
     def _innermost(self, service: Service) -> Handler:
         return compose([AtMoments(self.reactor, self._world)], super()._innermost(service))
 
+    def _client(self, caller: str, contract: type[Contract], policy: Client) -> Any:
+        callee = self.config.keeper(contract)
+        edge = self.config.file.edges.get(f"{caller} -> {callee}")
+        self._timeouts[caller, callee] = policy.timeout if edge is None or edge.timeout is None else edge.timeout
+        return super()._client(caller, contract, policy)
+
     def _connection(self, caller: str, callee: str, contract: type[Contract]) -> Handler:
-        told = Told(self.reactor, self._world, callee)
+        told = Told(self.reactor, self._world, callee, self._timeouts.get((caller, callee)))
         if self._world.wire == "direct":
             connection: Handler = Resolve(
                 callee,
@@ -142,6 +151,7 @@ class AtMoments:
 
     async def __call__(self, request: Request, handler: Handler) -> Response:
         name = cast(Operation, request.operation).name
+        self._world.asked[self._reactor.host.name] += 1
         self._compare(request)
         await self._world.moments.reach(self._reactor, f"before:{name}")
         try:
@@ -154,6 +164,8 @@ class AtMoments:
         return response
 
     def _compare(self, request: Request) -> None:
+        if request.context.deadline is None:
+            self._world.wrong(self._reactor.host, f"{request.operation.id} runs without a deadline")
         made = asked_by(self._world, request)
         if made is None:
             return
@@ -177,10 +189,12 @@ class AtMoments:
 class Told:
     """The filter before the wire: a call, how it ended, and the moments before and after it."""
 
-    def __init__(self, reactor: Reactor, world: Any, callee: str) -> None:
+    def __init__(self, reactor: Reactor, world: Any, callee: str, timeout: float | None) -> None:
+        """`timeout`: seconds that its edge gives a call."""
         self._reactor = reactor
         self._world = world
         self._callee = callee
+        self._timeout = timeout
 
     async def __call__(self, request: Request, handler: Handler) -> Response:
         operation, host, world = cast(Operation, request.operation), self._reactor.host, self._world
@@ -189,6 +203,9 @@ class Told:
         span = request.context.trace.span_id if request.context.trace is not None else ""
         made = UnderWay(host.name, host.name.partition("/")[0], world.now, request)
         world.calls[key_of(span, request)] = made
+        deadline, latest = request.context.deadline, host.seconds() + (self._timeout or 0.0) + INSTANT
+        if self._timeout is not None and (deadline is None or deadline > latest):
+            world.wrong(host, f"{operation.id} may take longer than the {self._timeout:g} s of its edge")
         try:
             with _in_time(world, host, request):
                 response = await handler(request)
@@ -275,6 +292,10 @@ class SimulatedWorkers(Workers):
 class SimulatedClient(Instance):
     """The caller outside: no service of its own, and a client of every one."""
 
+    def __init__(self, config: Config, placement: Placement, reactor: Reactor, world: Any, folder: Path) -> None:
+        self._shared: dict[str, Handler] = {}  # connections by callee
+        super().__init__(config, placement, reactor, world, folder)
+
     def http(self) -> HTTPClient:
         """A treq client that knows the siblings."""
         return HTTPClient(SiblingAgent(self._agent, self._address, self.clock.seconds))
@@ -284,7 +305,9 @@ class SimulatedClient(Instance):
         callee = self.config.keeper(contract)
         meter = Calls("ropewalk_client", "Calls", (("caller", "outside"), ("callee", callee)))
         stack = client_stack(clock=self.clock, random=self._ids, meter=meter, timeout=DEFAULT_TIMEOUT)
-        handler = compose(stack, self._connection("outside", callee, contract))
+        if callee not in self._shared:  # by all clients, or each would begin with the first instance
+            self._shared[callee] = self._connection("outside", callee, contract)
+        handler = compose(stack, self._shared[callee])
 
         def ask(request: Request) -> Awaitable[Response]:
             if request.principal == ANONYMOUS:

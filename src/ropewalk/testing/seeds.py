@@ -25,6 +25,7 @@ from typing import IO, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
+from twisted.logger import globalLogBeginner
 
 from ..errors import ConfigurationError, DeclarationError
 from .values import Outcome, Schedule
@@ -222,6 +223,8 @@ def _serve(connection: Connection, output: str, work: _Work, patience: float) ->
     for stream in (1, 2):
         os.dup2(words, stream)
     faulthandler.enable()
+    # Until somebody begins to log, Twisted keeps thousands of events, and with them the worlds they came from.
+    globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
     while True:
         try:
             schedule = connection.recv()

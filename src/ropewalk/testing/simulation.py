@@ -2,17 +2,20 @@
 
 A simulation breaks when an invariant does, when an act fails otherwise than by an error of a sibling, when something
 fails that nobody catches, when what was asked to stop does not, and, in liveness mode, when something has not ended or
-come true long after the last fault. In fair mode there are no faults, and then no act may be refused.
+come true long after the last fault. No act may be refused in fair mode, where there are no faults, nor long after they
+have ended, nor while they befall but what that act can do without.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import permutations
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,10 +23,12 @@ from typing import Any
 import msgspec
 
 from ..errors import ConfigurationError, RopewalkError
+from ..runtime.keeps import keeps_data
 from ..runtime.settings import merged
-from .configured import keeps_data
+from .broker import NAME as BROKER
+from .configured import uses_events
 from .driving import described
-from .faults import do, draw
+from .faults import do, draw, hurt
 from .hosts import OUTSIDE
 from .values import Act, Event, Fault, Outcome, Schedule
 from .workloads import Check, Workload, all_of, find
@@ -33,6 +38,10 @@ MODES = ("safety", "liveness", "fair")
 SLOWEST = 60.0  # seconds within which, without faults, every call and every act has ended
 SWEEPS = (250, 20_000)  # turns between two collections of garbage: often, and hardly ever
 SILENT = 90.0  # seconds after which a connection that nobody uses was closed by either side
+TIMES = 3  # times that each workload acts once more, long after the last fault
+LAST = 10_000  # the number of the first of these acts
+SURE = (0.005, 0.02)  # seconds of latency meanwhile: what waits for another has little time of its own
+IDLE = 20  # calls of a service after which each of its instances has had one
 OPEN = 48  # connections from one host to another beside those of its calls: a pool that keeps its own stays far below
 
 
@@ -58,10 +67,13 @@ def plan(target: str, workloads: Sequence[str], seed: int, seconds: float, mode:
         cls = config.service_class(name)
         if keeps_data(cls):
             hosts.append(f"{name}/database")
-    played = [each for each in map(find, workloads) if mode != "fair" or not each.trouble]
-    acts = [act for each in played for act in _acts(each, Random(f"{seed}/acts/{each.name}"), seconds)]
     end = seconds * 2 / 3 if mode == "liveness" else seconds
+    if any(uses_events(config.service_class(name)) for name in config.services):
+        hosts.append(BROKER)
     faults = draw(random, config.services, hosts, 0.0, end) if mode != "fair" else ()
+    quiet = len(hurt(faults)) < 2  # where one service is hurt, or none, nothing else makes trouble
+    played = [each for each in map(find, workloads) if not (quiet and each.trouble)]
+    acts = [act for each in played for act in _acts(each, Random(f"{seed}/acts/{each.name}"), seconds)]
     return Schedule(seed, seconds, tuple(sorted(acts, key=lambda act: act.at)), faults, mode)
 
 
@@ -93,6 +105,8 @@ def simulate(
     settings: dict[str, Any] = {}
     for each in played:
         settings = merged(settings, each.settings)
+    # What an earlier world left unfinished fails when it is collected: now, and not in the midst of this one.
+    gc.collect()
     world = World(target, seed=schedule.seed, settings=settings, trace=trace, sweep=sweep)
     try:
         with world.driving():  # without a break, in which the collector would come as it likes
@@ -119,13 +133,15 @@ class _Simulation:
         self._acts: Counter[str] = Counter()
         self._open: dict[str, float] = {}  # acts that have begun and not ended -> when
         self._wrong: list[str] = []
+        self._sure = _sure(schedule, self._workloads)  # acts that nothing keeps from being answered
+        self._last = False  # the faults ended long ago
 
     def play(self) -> Outcome:
         world, schedule = self._world, self._schedule
         broken = ""
         for check in dict.fromkeys(check for each in self._workloads.values() for check in each.always):
             world.invariant(check)
-        if schedule.mode != "fair":
+        if not self._sure:
             world.buggify(Random(f"{schedule.seed}/buggify"))
         for act in schedule.acts:
             world.at(act.at, self._begin, act)
@@ -184,10 +200,40 @@ class _Simulation:
         end = world.now + patience
         for check in dict.fromkeys(check for each in self._workloads.values() for check in each.eventually):
             self._comes_true(check, end, patience)
-        self._until(world.now + SILENT - SLOWEST)
+        self._once_more()
+        self._until(world.now + SILENT)
         silent = world.silent_for(SILENT)
         if silent:
             raise AssertionError(f"A connection that nobody uses is open: {silent[0]}.")
+        if self._schedule.mode == "fair":
+            self._all_were_asked()
+        gc.collect()  # what failed and is heard of by nobody says so now
+        self._look()
+
+    def _once_more(self) -> None:
+        """Everybody comes once more, over links that are slow and sure; nobody is refused."""
+        world, self._last = self._world, True
+        for one, other in permutations(world.hosts.values(), 2):
+            world.network.change(one, other, latency=SURE)
+        random = Random(f"{self._schedule.seed}/once more")
+        for name, each in sorted(self._workloads.items()):
+            for number in range(0 if each.trouble else TIMES):
+                world.at(world.now + random.uniform(0.0, 10.0), self._begin, Act(world.now, name, LAST + number))
+        self._until(world.now + 10.0)
+        end = world.now + SLOWEST
+        while self._open and world.now < end:
+            self._until(world.now + 1.0)
+        if self._open:
+            raise AssertionError(f"Long after the last fault {min(self._open)} has not ended within {SLOWEST:g} s.")
+
+    def _all_were_asked(self) -> None:
+        """Instances take turns: none of those of a service stands idle while the others work."""
+        asked = self._world.asked
+        for name in asked:
+            hosts = [host.name for host in self._world.instances_of(name.partition("/")[0])]
+            idle = [host for host in hosts if not asked[host]]
+            if idle and sum(asked[host] for host in hosts) >= IDLE:
+                raise AssertionError(f"{idle[0]} is up and was never asked; {name} was {asked[name]} times.")
 
     def _comes_true(self, check: Check, end: float, patience: float) -> None:
         while True:
@@ -218,14 +264,25 @@ class _Simulation:
             world.log.tell(Event(world.now, OUTSIDE, "done", name))
             return
         world.log.tell(Event(world.now, OUTSIDE, "failed", f"{name}: {described(result)}"))
-        if result.check(RopewalkError) and self._schedule.mode != "fair":
+        sure = self._last or name.partition(" ")[0] in self._sure
+        refused = result.check(RopewalkError) is not None
+        if refused and not sure:
             self._acts["refused"] += 1
         else:
             self._acts["broken"] += 1
-            self._wrong.append(f"{name} failed: {described(result)}")
+            self._wrong.append(f"{name} {'was refused' if refused else 'failed'}: {described(result)}")
 
     def _fault(self, fault: Fault) -> None:
         do(self._world, fault)
+
+
+def _sure(schedule: Schedule, workloads: Mapping[str, Workload]) -> set[str]:
+    if schedule.mode == "fair":
+        return set(workloads)
+    befallen = hurt(schedule.faults)
+    if not befallen or any(workloads[act.name].trouble for act in schedule.acts):
+        return set()
+    return {name for name, each in workloads.items() if befallen <= each.without}
 
 
 # -- the same again, in a fresh process

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from contextvars import copy_context
 from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -26,6 +28,7 @@ from ..memory.store import open_sqlite
 from ..store import Database, Transaction
 from ..store.database import closed
 from ..store.records import Refused, name_of
+from ..store.tables import left
 from .hosts import Host, Reactor
 from .moments import Stopped
 
@@ -49,6 +52,7 @@ class DatabaseHost:
         self._connection: Any = None  # of sqlite3; another one after a crash
         self._parents: list[Database | None] = []
         self.takes = TAKES  # seconds of a transaction, uniformly between
+        self._clients: list[SimulatedDatabase] = []
         self._waiting: deque[Callable[[], None]] = deque()
         self._busy = False
         self._running: tuple[Reactor, str, int] | None = None  # the instance, the function, statements so far
@@ -61,6 +65,7 @@ class DatabaseHost:
             self._database = open_sqlite(
                 self.service, self._path, None, _never, partial(self._world.wall, self.host), synchronous="OFF"
             )
+            self._database.listen(self._committed)
             engine = self._database._engine
             event.listen(engine, "connect", self._connected)
             event.listen(engine, "close", self._disconnected)
@@ -93,6 +98,10 @@ class DatabaseHost:
                 shutil.copyfile(path, folder / path.name)
         self._path = folder / self._path.name  # and opened when it is first used
 
+    def serve(self, client: SimulatedDatabase) -> None:
+        """A process uses it from now on."""
+        self._clients.append(client)
+
     def submit(self, transaction: Callable[[], None]) -> None:
         """Run `transaction` when its turn comes."""
         self._waiting.append(transaction)
@@ -118,8 +127,9 @@ class DatabaseHost:
             self._busy = False
             self._next()
 
-    def transact(self, instance: Reactor, function: Callable[..., R], args: Any, kwargs: Any) -> R:
-        """The transaction, now; raises what it raises."""
+    def transact(self, client: SimulatedDatabase, function: Callable[..., R], args: Any, kwargs: Any) -> R:
+        """The transaction of a client, now; raises what it raises."""
+        instance = client.reactor
         database = self.open(None)
         name = effect_of(function)
         again = self.host.random.random() < ABORTED
@@ -128,18 +138,26 @@ class DatabaseHost:
             if again:
                 self._running = (instance, name, 0)
                 with database._engine.begin() as connection:
-                    function(Transaction(connection), *args, **kwargs)
+                    function(Transaction(connection, client), *args, **kwargs)
                     connection.rollback()
                 self._world.fired("transaction run again")
             self._running = (instance, name, 0)
             changes = self._changes()
-            result = database._transact(function, args, kwargs)
+            result = database._transact(function, args, kwargs, client)
             if self._changes() != changes:
-                self._world.changed()
+                self._world.changed(self.service)
         finally:
             self._running = None
             self._world.current = before
         return result
+
+    def _committed(self, wrote: frozenset[str]) -> None:
+        """Tell every process that uses it, over the network."""
+        for client in list(self._clients):
+            if not client.reactor.alive:
+                self._clients.remove(client)
+                continue
+            self.host.network.send(self.host, client.reactor.host, partial(client.told, wrote))
 
     def _changes(self) -> int:
         """Rows changed over the connection there is; 0 over one that is yet to be made."""
@@ -177,32 +195,33 @@ class SimulatedDatabase(Database):
     def __init__(self, reactor: Reactor, server: DatabaseHost, world: Any, check: Callable[[], None]) -> None:
         """`check` raises when it may not be used any more."""
         self.name = server.service
-        self._reactor = reactor
+        self.reactor = reactor
         self._server = server
         self._world = world
         self._check = check
-        self._now = partial(world.wall, reactor.host)
+        self.now = partial(world.wall, reactor.host)
+        self._heard = []
+        server.serve(self)
 
     async def _run(self, function: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> Any:
         """As Database; in virtual time."""
         self._check()
         name = effect_of(function)
-        await self._world.moments.reach(self._reactor, f"before:{name}")
+        await self._world.moments.reach(self.reactor, f"before:{name}")
         answer: Deferred[Any] = Deferred(lambda _: None)  # who cancels it hears nothing more; the transaction goes on
-        patience = self._reactor.callLater(PATIENCE, self._give_up, answer)
-        self._send(function, name, args, kwargs, answer)
+        patience = self.reactor.callLater(PATIENCE, self._give_up, answer)
+        context = copy_context()
+        self._send(partial(context.run, self._server.transact, self, function, args, kwargs), name, answer)
         try:
             result = await answer
         finally:
             if patience.active():
                 patience.cancel()
-        await self._world.moments.reach(self._reactor, f"after:{name}")
+        await self._world.moments.reach(self.reactor, f"after:{name}")
         return result
 
-    def _send(
-        self, function: Callable[..., Any], name: str, args: Any, kwargs: Mapping[str, Any], answer: Deferred[Any]
-    ) -> None:
-        client, server = self._reactor.host, self._server.host
+    def _send(self, transact: Callable[[], Any], name: str, answer: Deferred[Any]) -> None:
+        client, server = self.reactor.host, self._server.host
 
         def arrived() -> None:
             if not server.powered:
@@ -210,18 +229,18 @@ class SimulatedDatabase(Database):
             if not server.up:
                 down = Unavailable(f"The database of {self.name} cannot be reached.")
                 down.ran = "no"
-                network.send(server, client, lambda: self._reactor.answer(answer, Failure(down)))
+                network.send(server, client, lambda: self.reactor.answer(answer, Failure(down)))
                 return
             self._server.submit(transaction)
 
         def transaction() -> None:
-            if not self._reactor.alive:
+            if not self.reactor.alive:
                 return  # its connection broke before it came to commit
-            self._world.moments.now(self._reactor, f"before:{name}/commit")
-            if not self._reactor.alive:
+            self._world.moments.now(self.reactor, f"before:{name}/commit")
+            if not self.reactor.alive:
                 return
             try:
-                outcome: Any = self._server.transact(self._reactor, function, args, kwargs)
+                outcome: Any = transact()
             except Stopped:
                 return
             except Exception as error:
@@ -230,18 +249,26 @@ class SimulatedDatabase(Database):
                 self._world.tell(client, "rollback", f"{name}: {type(meant).__name__}", server.name)
             else:
                 self._world.tell(client, "commit", name, server.name)
-            self._world.moments.now(self._reactor, f"after:{name}/commit")
-            network.send(server, client, lambda: self._reactor.answer(answer, outcome))
+            self._world.moments.now(self.reactor, f"after:{name}/commit")
+            network.send(server, client, lambda: self.reactor.answer(answer, outcome))
 
         network = client.network
         network.send(client, server, arrived)
+
+    def in_turn(self, connection: sqlalchemy.Connection, keys: Sequence[str]) -> None:
+        """Transactions are serial here."""
+
+    def told(self, wrote: frozenset[str]) -> None:
+        """Somebody has committed what others want to know of."""
+        if self.reactor.alive:
+            self.committed(wrote)
 
     def _give_up(self, answer: Deferred[Any]) -> None:
         if not answer.called:
             answer.errback(Failure(Unavailable(f"The database of {self.name} does not answer.")))
 
     def __repr__(self) -> str:
-        return f"<Database of {self.name} for {self._reactor.host.name}>"
+        return f"<Database of {self.name} for {self.reactor.host.name}>"
 
 
 class LookingDatabase(Database):
@@ -254,6 +281,8 @@ class LookingDatabase(Database):
     async def run(self, function: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """As Database, and under no key; takes no time."""
         return self.peek(function, *args, **kwargs)
+
+    apart = run  # so that DeadLetters and the like can be used with it
 
     def peek(self, function: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The same without waiting, for invariants."""
@@ -269,14 +298,21 @@ class SimulatedStore:
         self._world = world
         self._closed = False
 
-    def open(self, service: str, tables: sqlalchemy.MetaData | None) -> Database:
+    def open(self, service: str, tables: sqlalchemy.MetaData | None, revisions: Path | None = None) -> Database:
         """The database of `service`."""
         self.check()
         server = self._world.database_host(service)
         if not server.host.up:
             raise Unavailable(f"The database of {service} cannot be reached.")
-        server.open(tables)
-        return SimulatedDatabase(self._reactor, server, self._world, self.check)
+        opened = server.open(tables)
+        database = SimulatedDatabase(self._reactor, server, self._world, self.check)
+        with opened._engine.begin() as connection:
+            database.left = left(connection)
+        return database
+
+    def changing(self, service: str) -> AbstractContextManager[sqlalchemy.Connection]:
+        """At once, as it is on the disk."""
+        return self._world.database_host(service).open(None)._engine.begin()  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """The last use."""

@@ -9,7 +9,7 @@ async def book(world, random):
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from random import Random
 from typing import Any
@@ -33,6 +33,7 @@ class Workload(Struct, frozen=True):
     settle: float = 180.0  # seconds of quiet within which that must be
     settings: Mapping[str, Mapping[str, Any]] = {}  # by service, over the file's
     trouble: bool = False  # what others meet while it acts may be an error: it has no place in fair weather
+    without: frozenset[str] = frozenset()  # services it can do without: when only these are hurt, nobody is refused
 
     async def __call__(self, world: Any, random: Random) -> object:
         """One act: `play(world, random)`, or `play(world)`; it may also drive the world itself, as a test does."""
@@ -49,6 +50,7 @@ def workload(
     settle: float = 180.0,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     trouble: bool = False,
+    without: Iterable[str] = (),
 ) -> Callable[[Play], Workload]:
     """Make a workload of `async def act(world, random)`; the arguments as in `Workload`."""
     if every <= 0:
@@ -56,7 +58,8 @@ def workload(
 
     def made(play: Play) -> Workload:
         name = str(getattr(play, "__name__", "act"))
-        return Workload(name, play, every, tuple(always), tuple(eventually), settle, settings or {}, trouble)
+        checks, apart = (tuple(always), tuple(eventually)), frozenset(without)
+        return Workload(name, play, every, *checks, settle, settings or {}, trouble, apart)
 
     return made
 

@@ -21,10 +21,13 @@ from twisted.python.failure import Failure
 
 from ..errors import ConfigurationError
 from ..message import Principal
+from ..runtime.keeps import keeps_data, refuse_shared_tables
 from ..service import Contract, Service
-from .configured import configured, is_instance, keeps_data, packages_of, placement
+from .broker import NAME as BROKER
+from .broker import BrokerHost
+from .configured import configured, is_instance, packages_of, placement, uses_events
 from .driving import SWEEP, Driven
-from .hosts import OUTSIDE, Host, Reactor
+from .hosts import EVERYTHING, OUTSIDE, Host, Reactor
 from .instance import INSTANT, Instance, SimulatedClient, UnderWay
 from .leftovers import name_of
 from .moments import Moments
@@ -63,6 +66,7 @@ class World(Driven):
         self.wire = wire
         self.processes: dict[str, Instance] = {}
         self.crashes: Counter[str] = Counter()
+        self.asked: Counter[str] = Counter()  # instance -> calls that came to it
         self.stopping: dict[str, float] = {}  # host -> since when
         self._strays = [(0.0, 0.0)]  # when, and how far the clock that is most wrong then was
         self._again: set[str] = set()  # of those that are stopping: to be started then
@@ -71,8 +75,9 @@ class World(Driven):
         self._scripts = {contract: Script(contract) for contract in scripted}
         played = [script.service_class() for script in self._scripts.values()]
         self._config = configured(system, settings or {}, played)
-        self._folder = tempfile.TemporaryDirectory(prefix="ropewalk-world-")
         self._classes = {name: self._config.service_class(name) for name in self._config.services}
+        refuse_shared_tables(self._classes)
+        self._folder = tempfile.TemporaryDirectory(prefix="ropewalk-world-")
         self._databases: dict[str, DatabaseHost] = {}
         outside = self._host(OUTSIDE)
         outside.boot()
@@ -83,6 +88,9 @@ class World(Driven):
             if keeps_data(cls):
                 host = self._host(f"{name}/database")
                 self._databases[name] = DatabaseHost(name, host, Path(self._folder.name), self)
+        self._broker: BrokerHost | None = None
+        if any(uses_events(cls) for cls in self._classes.values()):
+            self.broker_host()
         self._begin(packages_of(self._classes.values()))
         self._outside = SimulatedClient(
             self._config, placement(self._config, self.hosts, OUTSIDE), outside.reactor, self, Path(self._folder.name)
@@ -115,7 +123,7 @@ class World(Driven):
     # -- what may go wrong
 
     def partition(self, a: str, b: str, one_way: bool = False) -> None:
-        """Nothing gets from `a` to `b` any more, nor back unless it is `one_way`; what is sent is held."""
+        """Nothing gets from `a` to `b`, which "*" is all others, nor back unless `one_way`; what is sent is held."""
         self._fault(f"partition {a} {'→' if one_way else '↔'} {b}")
         self._links(a, b, both=not one_way, blocked=True)
 
@@ -159,8 +167,8 @@ class World(Driven):
         if self.hosts[OUTSIDE] in hosts:
             raise ValueError("The test itself is outside; it cannot crash.")
         if at is not None:
-            if any(host.name.endswith("/database") for host in hosts):
-                raise ValueError(f"at: moments are those of instances; {name} is a database: name its service.")
+            if any(self._serves(host) for host in hosts):
+                raise ValueError(f"at: moments are those of instances; {name} is none: name a service.")
             self.moments.arm(hosts, at, nth, power)
             return
         for host in hosts:
@@ -170,7 +178,7 @@ class World(Driven):
     def stop(self, name: str) -> None:
         """Ask what `name` names to stop, as SIGTERM does: it drains, and is down when nothing of it is left."""
         for host in self._named(name):
-            if host.name == OUTSIDE or host.name.endswith("/database"):
+            if host.name == OUTSIDE or self._serves(host):
                 raise ValueError(f"{host.name} cannot be asked to stop; the instances of a service can.")
             if host.up and host.name not in self.stopping:
                 self._fault(f"stop {host.name}")
@@ -191,6 +199,8 @@ class World(Driven):
             if host.name.endswith("/database"):
                 host.boot()
                 self._databases[service].reopen()
+            elif host.name == BROKER:
+                host.boot()
             else:
                 self._start(host.name)
 
@@ -254,7 +264,8 @@ class World(Driven):
         return LookingDatabase(self.database_host(service))
 
     def calm(self) -> None:
-        """All faults end: links are as usual, clocks right, everything runs."""
+        """All faults end: links are as usual, clocks right, everything runs, nothing improbable happens."""
+        self._buggify = None
         self.moments.disarm(list(self.hosts.values()))
         self.network.usual()
         for server in self._databases.values():
@@ -271,6 +282,8 @@ class World(Driven):
         """In a fork of this process: keep the databases in `folder` from now on, as they are."""
         for server in self._databases.values():
             server.move(folder)
+        if self._broker is not None:
+            self._broker.move(folder)
 
     def open_connections(self) -> dict[tuple[str, str], int]:
         """How many there are from one host to another."""
@@ -326,8 +339,14 @@ class World(Driven):
         self._closed = True
         for host in self.hosts.values():
             host.reactor.alive = False
+            for reactor in (host.reactor, *host.past):
+                driver = getattr(reactor, "_ropewalk_driver", None)
+                if driver is not None:  # what is half done is nobody's to hear of, whenever it is collected
+                    driver.loop.call_exception_handler = _unheard
         for server in self._databases.values():
             server.crash()
+        if self._broker is not None:
+            self._broker.crash()
         self._folder.cleanup()
 
     def __enter__(self) -> Self:
@@ -363,6 +382,14 @@ class World(Driven):
             )
         return self._databases[service]
 
+    def broker_host(self) -> BrokerHost:
+        """The host that carries the events; made when it is first needed."""
+        if self._broker is None:
+            host = self._host(BROKER)
+            host.boot()
+            self._broker = BrokerHost(host, Path(self._folder.name), self)
+        return self._broker
+
     def instances_of(self, service: str) -> list[Host]:
         """The hosts of a service's instances, in order."""
         return [host for name, host in self.hosts.items() if is_instance(name, service)]
@@ -374,7 +401,11 @@ class World(Driven):
         return host
 
     def _instances(self) -> list[str]:
-        return [name for name in self.hosts if name != OUTSIDE and not name.endswith("/database")]
+        return [name for name, host in self.hosts.items() if name != OUTSIDE and not self._serves(host)]
+
+    def _serves(self, host: Host) -> bool:
+        """Whether it is a database's, or the broker's: no instance of a service."""
+        return host.name.endswith("/database") or host.name == BROKER
 
     def _start_all(self) -> None:
         for name in self._instances():
@@ -447,6 +478,8 @@ class World(Driven):
         host.die(power=power)
         if host.name.endswith("/database"):
             self._databases[host.name.rpartition("/")[0]].crash()
+        if host.name == BROKER and self._broker is not None:
+            self._broker.crash()
         for answer, (reactor, client, broken_off) in list(self.direct.items()):
             if reactor is host.past[-1]:
                 del self.direct[answer]
@@ -474,7 +507,7 @@ class World(Driven):
 
     def _links(self, a: str, b: str, *, both: bool, **changes: Any) -> None:
         for source in self._named(a):
-            for target in self._named(b):
+            for target in self.hosts.values() if b == EVERYTHING else self._named(b):
                 if source is not target:
                     self.network.change(source, target, **changes)
                     if both:
@@ -482,6 +515,10 @@ class World(Driven):
 
     def _fault(self, text: str) -> None:
         self.log.tell(Event(self.timeline.now, "", "fault", text))
+
+
+def _unheard(_: Any) -> None:
+    """Nobody's."""
 
 
 class _Guarded:

@@ -17,6 +17,7 @@ them first.
 from __future__ import annotations
 
 from .authenticator import AuthenticatorContract
+from .broker import BrokerContract
 from .store import StoreContract
 
-__all__ = ["AuthenticatorContract", "StoreContract"]
+__all__ = ["AuthenticatorContract", "BrokerContract", "StoreContract"]

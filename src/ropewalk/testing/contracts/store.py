@@ -147,6 +147,25 @@ class StoreContract(Contract):
         found = (await database.run(read, "a"), await database.run(read, "b"))
         assert found in {(12, 11), (11, 21)}
 
+    async def test_of_many_runs_at_once_those_that_fail_take_nobody_along(self, stores: Stores) -> None:
+        database = await stores.open()
+
+        def write_and_maybe_fail(tx: Transaction, number: int) -> int:
+            write(tx, f"{number}", number)
+            if number % 3 == 1:
+                raise NotFound(f"There is no {number}.")
+            if number % 3 == 2:
+                write(tx, f"{number}", number)
+            return number
+
+        outcomes = await settled(*(database.run(write_and_maybe_fail, number) for number in range(AT_ONCE)))
+
+        kinds = (int, NotFound, sa.exc.IntegrityError)
+        assert [kinds[number % 3] for number in range(AT_ONCE)] == [type(outcome) for outcome in outcomes]
+        assert [f"There is no {number}." for number in range(1, AT_ONCE, 3)] == [each.detail for each in outcomes[1::3]]
+        found = [await database.run(read, f"{number}") for number in range(AT_ONCE)]
+        assert [number if number % 3 == 0 else None for number in range(AT_ONCE)] == found
+
     async def test_a_conflict_is_run_again_and_has_its_effect_once(self, stores: Stores) -> None:
         conflict = self.conflict()
         if conflict is None:

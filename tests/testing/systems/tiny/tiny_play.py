@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from random import Random
 from typing import Any
 
@@ -53,6 +54,19 @@ async def sell_by_halves(world: Any, random: Random) -> None:
     await _sell(world, random)
 
 
+@workload(every=0.5)
+async def leave_open(world: Any, random: Random) -> None:
+    """One of two fails, and nobody gets to hear of it before the other has ended: that is when the world has."""
+
+    async def fails() -> None:
+        raise LookupError("of a world that is gone")
+
+    async def waits() -> None:
+        await asyncio.sleep(3600.0)
+
+    await asyncio.gather(fails(), waits(), return_exceptions=True)
+
+
 @workload(every=0.5, settings={"stock": {"wrong": "raises"}})
 async def sell_and_fail(world: Any, random: Random) -> None:
     """An error that nobody expects."""
@@ -68,6 +82,12 @@ async def sell_and_hope(world: Any, random: Random) -> None:
 @workload(every=0.5, settings={"stock": {"wrong": "empty"}})
 async def sell_out(world: Any, random: Random) -> None:
     """An error of a sibling, and none that nobody expects."""
+    await _take(world, random)
+
+
+@workload(every=0.5, settings={"stock": {"wrong": "empty"}}, without=["shop"])
+async def sell_out_alone(world: Any, random: Random) -> None:
+    """The same, for which no shop is needed."""
     await _take(world, random)
 
 

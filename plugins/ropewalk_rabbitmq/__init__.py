@@ -1,0 +1,1 @@
+"""RabbitMQ: the broker of a system, as quorum queues with publisher confirms."""
