@@ -195,6 +195,18 @@ def test_only_the_processes_that_loaded_a_changed_file_are_restarted(pair, machi
     assert "changed: old restarts" not in running.printed
 
 
+def test_a_file_that_changes_right_after_it_was_loaded_has_changed(up, machine, system):
+    port = machine.free_ports(3)
+    rewrite = "\n\nfile = __import__('pathlib').Path(__file__)\nfile.write_text('WORD = \"goodbye\"\\n')\n"
+    appended(system / "pair_words.py", rewrite)
+    running = up("system.toml", f"--port={port}", folder=system)
+    running.until_printed("pair is up")
+
+    machine.wait_until(lambda: machine.answer(port, "/asked") == '"goodbye"')
+
+    assert "pair_words.py changed" in running.printed
+
+
 def test_a_process_with_an_error_in_its_source_stays_down_until_the_next_change(pair, machine, system):
     running, port = pair
     raw = system / "pair_raw.py"

@@ -128,6 +128,8 @@ class Up:
         self.driver.run(self._begin()).addErrback(self._failed)
 
     async def _begin(self) -> None:
+        # Before any process reads them: what changes while one starts has changed, whichever of the two it loaded.
+        self._seen = look([*sources(self._config.folder), self._system])
         for member in self._members:
             await member.listeners.open()  # all of them before any process: a port in use ends it here
         for member in self._members:
@@ -192,10 +194,9 @@ class Up:
         files = {file for member in self._members for file in member.files}
         if any(member.down for member in self._members):
             files.update(sources(self._config.folder))
-        system = str(self._config.folder / Path(self._config.target).name)
+        system = self._system
         now = look([*sorted(files), system])
-        # What is seen for the first time is as it was loaded.
-        self._seen = {**now, **self._seen}
+        self._seen = {**now, **self._seen}  # a file that is new since then is as it was loaded
         before, self._before = self._before, now
         found = changed(self._seen, now)
         if not found or changed(before, now):  # several files may be on their way: act when it has calmed down
@@ -210,6 +211,10 @@ class Up:
                 more = f" and {len(concerned) - 3} more" if len(concerned) > 3 else ""
                 _log.info(literal(f"{names}{more} changed: {member.name} restarts"))
                 member.restart()
+
+    @property
+    def _system(self) -> str:
+        return str(self._config.folder / Path(self._config.target).name)
 
     def _read_again(self) -> bool:
         """Whether the processes may be restarted with the system file as it is now."""
