@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from datetime import date
 from functools import cache
@@ -35,7 +35,11 @@ from sqlalchemy.dialects import sqlite
 
 from ropewalk.store.tables import sagas
 
-DATABASES = ("reservations", "payments", "notifications")
+DATABASES: Mapping[str, tuple[sa.Table, ...]] = {  # service -> those of its tables that the books are read from
+    "reservations": (rooms.reservations, rooms.taken),
+    "payments": (ledger.charges, ledger.refunds),
+    "notifications": (notifications.mails,),
+}
 HOLDING = frozenset({"held", "pending", "confirmed"})  # states in which a reservation takes a room
 # What the charge under a reservation's id may be, by the reservation's state; "" is none at all.
 PAYMENT: Mapping[str, tuple[str, ...]] = {
@@ -161,52 +165,66 @@ class Reading:
     """Reads the books again and again: whatever is as it was the last time is the very same value."""
 
     def __init__(self) -> None:
-        self._booked = _Rows(rooms.reservations, Booked, "id")
-        self._taken = _Rows(rooms.taken, Taken, "reservation_id")
-        self._charged = _Rows(ledger.charges, Charged, "reference")
-        self._refunds = _Rows(ledger.refunds, Refunded, "charge_id")
-        self._mailed = _Rows(notifications.mails, Mailed, "id")
+        self._booked = _View(rooms.reservations, Booked, "id", lambda rows: {each.id: each for each in rows})
+        self._taken = _View(rooms.taken, Taken, "reservation_id", _nights)
+        self._charged = _View(
+            ledger.charges, Charged, "reference", lambda rows: {each.reference: each for each in rows}
+        )
+        self._refunds = _View(ledger.refunds, Refunded, "charge_id", _sums)
+        self._mailed = _View(notifications.mails, Mailed, "id", list)
         self._books = Books({}, {}, {}, {})
 
     def of(self, reservations: Any = None, payments: Any = None, notifications: Any = None) -> Books:
         """The books, of which those not given are as they were; each given has `execute(statement)`."""
         changes: dict[str, Any] = {}
         if reservations is not None:
-            taken: dict[Any, list[tuple[date, int]]] = defaultdict(list)
-            for row in self._taken.read(reservations):
-                taken[row.reservation_id].append((row.night, row.place))
-            changes.update(booked={each.id: each for each in self._booked.read(reservations)}, taken=taken)
+            changes.update(booked=self._booked.read(reservations), taken=self._taken.read(reservations))
         if payments is not None:
-            refunds: Counter[Any] = Counter()
-            for row in self._refunds.read(payments):
-                refunds[row.charge_id] += row.amount
-            changes.update(charged={each.reference: each for each in self._charged.read(payments)}, refunds=refunds)
+            changes.update(charged=self._charged.read(payments), refunds=self._refunds.read(payments))
         if notifications is not None:
             changes.update(mailed=self._mailed.read(notifications))
         self._books = replace(self._books, **changes)
         return self._books
 
 
-class _Rows:
-    """A table's rows as values. To read rows as they lie there is cheap: only those that are new are made values."""
+def _nights(rows: Iterable[Taken]) -> dict[Any, list[tuple[date, int]]]:
+    taken: dict[Any, list[tuple[date, int]]] = defaultdict(list)
+    for row in rows:
+        taken[row.reservation_id].append((row.night, row.place))
+    return taken
 
-    def __init__(self, table: sa.Table, values: type[Struct], order: str) -> None:
+
+def _sums(rows: Iterable[Refunded]) -> Counter[Any]:
+    refunds: Counter[Any] = Counter()
+    for row in rows:
+        refunds[row.charge_id] += row.amount
+    return refunds
+
+
+class _View:
+    """What is `made` of a table's rows. To read them as they lie there is cheap: only those that are new become values,
+    and nothing is made anew of rows of which none has changed."""
+
+    def __init__(self, table: sa.Table, values: type[Struct], order: str, made: Callable[[Iterable[Any]], Any]) -> None:
         columns = [table.c[name] for name in values.__struct_fields__]
         raw = [sa.type_coerce(column, sa.types.NullType()) for column in columns]  # as the driver has them
         self._select = sa.select(*raw).order_by(table.c[order], *table.primary_key)
-        self._made = [column.type.dialect_impl(_SQLITE).result_processor(_SQLITE, None) for column in columns]
+        self._processors = [column.type.dialect_impl(_SQLITE).result_processor(_SQLITE, None) for column in columns]
         self._values = values
-        self._known: dict[Any, Any] = {}  # row -> value
+        self._made = made
+        self._rows: dict[tuple[Any, ...], Any] = {}  # row -> value
+        self._view = made(())
 
-    def read(self, connection: Any) -> list[Any]:
-        """All of them, in order."""
-        known, self._known = self._known, {}
-        for row in connection.execute(self._select):
-            self._known[row] = known.get(row) or self._value(row)
-        return list(self._known.values())
+    def read(self, connection: Any) -> Any:
+        """It, of all rows in order; the very same as the last time if they are."""
+        rows = [tuple(row) for row in connection.execute(self._select).all()]
+        if rows != list(self._rows):
+            self._rows = {row: self._rows.get(row) or self._value(row) for row in rows}
+            self._view = self._made(self._rows.values())
+        return self._view
 
-    def _value(self, row: Any) -> Any:
-        return self._values(*(made(raw) if made else raw for made, raw in zip(self._made, row, strict=True)))
+    def _value(self, row: tuple[Any, ...]) -> Any:
+        return self._values(*(made(raw) if made else raw for made, raw in zip(self._processors, row, strict=True)))
 
 
 _SQLITE = sqlite.dialect()
@@ -225,8 +243,11 @@ def rooms_there(hotel_id: int, kind: str) -> int:
 
 def changed_since(before: Books, after: Books) -> set[Any]:
     """The ids of reservations of which something is other than before: itself, its money, its mails."""
-    ids = {name for name, each in after.booked.items() if before.booked.get(name) is not each}
-    ids.update(reference for reference, each in after.charged.items() if before.charged.get(reference) is not each)
+    ids: set[Any] = set()
+    if before.booked is not after.booked:
+        ids.update(name for name, each in after.booked.items() if before.booked.get(name) is not each)
+    if before.charged is not after.charged:
+        ids.update(reference for reference, each in after.charged.items() if before.charged.get(reference) is not each)
     if before.taken is not after.taken:
         either = before.taken.keys() | after.taken.keys()
         ids.update(name for name in either if before.taken.get(name) != after.taken.get(name))
@@ -563,18 +584,21 @@ class _Look:
 
     def again(self, world: Any) -> None:
         """Read what has changed."""
-        changed = [name for name in DATABASES if self._changes.get(name) != world.changes[name]]
-        if not changed:
+        before, changes = self.books, self._changes
+        self._changes = {
+            name: world.changes(name, *(table.name for table in there)) for name, there in DATABASES.items()
+        }
+        if self._changes == changes:
             return
-        before = self.books
-        for name in changed:
-            self._changes[name] = world.changes[name]
+        for name in DATABASES:
+            if self._changes[name] == changes.get(name):
+                continue
             self.books = world.database(name).peek(lambda tx, name=name: self._reading.of(**{name: tx}))
         ids = changed_since(before, self.books)
         for check in EVERY:
             self.unchecked[check] |= ids
-        for id in self.books.booked.keys() - before.booked.keys():
-            self.first_seen[id] = world.now
+        for id in ids & self.books.booked.keys():
+            self.first_seen.setdefault(id, world.now)
 
 
 _looks: WeakKeyDictionary[Any, _Look] = WeakKeyDictionary()
@@ -609,7 +633,7 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: python -m audit FOLDER: where reservations.sqlite3 and payments.sqlite3 are.", file=sys.stderr)
         return 2
     with ExitStack() as stack:
-        there = [name for name in DATABASES if name in DATABASES[:2] or (folder / f"{name}.sqlite3").exists()]
+        there = [name for name in DATABASES if name != "notifications" or (folder / f"{name}.sqlite3").exists()]
         books = read(*(stack.enter_context(_opened(folder, name)) for name in there))
     wrong = [problem for check in EVERY for problem in check(books)]
     for problem in wrong:

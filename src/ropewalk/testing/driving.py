@@ -10,7 +10,7 @@ import contextvars
 import gc
 import inspect
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from random import Random
 from typing import Any, Self, TypeVar, cast
@@ -61,7 +61,7 @@ class Driven:
         self.current: Any = None  # the reactor whose turn it is
         self.failures: list[str] = []  # by host: what was logged as a failure, what a timer raised
         self.points: Counter[str] = Counter()  # what fired: faults, buggify points, transactions that ran again
-        self.changes: Counter[str] = Counter()  # service -> commits that changed its database
+        self._changes: Counter[tuple[str, str]] = Counter()  # service, table -> commits that changed it
         self.buggified: dict[str, float] = {}  # point -> how likely it fires
         self._raised: dict[str, type[BaseException]] = {}  # of the failures
         self._buggify: Random | None = None
@@ -176,10 +176,15 @@ class Driven:
         self.failures.append(f"{host.name} at {self.now:.6f} s: {what}.")
         self.tell(host, "failed", what)
 
-    def changed(self, service: str) -> None:
-        """Something was committed in the database of a service: what must always hold is looked at after this turn."""
-        self.changes[service] += 1
+    def changed(self, service: str, tables: Iterable[str]) -> None:
+        """A change of `tables` was committed by a service: what must always hold is looked at after this turn."""
+        for table in tables:
+            self._changes[service, table] += 1
         self._unchecked = True
+
+    def changes(self, service: str, *tables: str) -> int:
+        """A number that is another one once a commit of a service has changed one of these tables of its database."""
+        return sum(self._changes[service, table] for table in (*tables, ""))  # "": by a statement that does not tell
 
     def fired(self, point: str) -> None:
         """Something improbable has happened."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -114,17 +115,13 @@ class Network:
 
     def send(self, source: Any, target: Any, arrive: Callable[[], object], size: int = 0) -> None:
         """Call `arrive` when what `source` sends now has reached `target`; it is held while the link is blocked."""
+        self.timeline.call_at(self.arrival(source, target, size), target, self._arrive, (source, target, arrive, size))
 
-        def sent() -> None:
-            self.timeline.call_at(self.arrival(source, target, size), target, arrived)
-
-        def arrived() -> None:
-            if self.passes(source, target):
-                arrive()
-            else:
-                self.hold(source, target, sent)
-
-        sent()
+    def _arrive(self, source: Any, target: Any, arrive: Callable[[], object], size: int) -> None:
+        if self.passes(source, target):
+            arrive()
+        else:
+            self.hold(source, target, partial(self.send, source, target, arrive, size))
 
     def hold(self, source: Any, target: Any, send: Callable[[], object]) -> None:
         """Call `send` when what `source` sends arrives again."""

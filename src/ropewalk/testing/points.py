@@ -7,7 +7,6 @@ hold is looked at until it holds. And once more with a second crash, at the firs
 
 from __future__ import annotations
 
-import gc
 import os
 import tempfile
 import traceback
@@ -22,6 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from ..errors import RopewalkError
+from .garbage import only_what_is_new
 from .hosts import OUTSIDE
 from .moments import ANY
 from .world import World
@@ -77,15 +77,11 @@ def crash_points(
     `eventually(world)` raises AssertionError until it holds, which must be within `settle` virtual seconds after.
     """
     found = points(world, act)
-    gc.collect()
-    gc.freeze()  # or each copy would copy the pages that its collector only looks at
-    try:
+    with only_what_is_new():  # or each copy would copy the pages that its collector only looks at
         for point in found + [msgspec.structs.replace(point, again=True) for point in found] * again:
             crashed = partial(_crashed, act=act, point=point, eventually=eventually, settle=settle)
             broken, digest = _in_a_copy(world, crashed)
             yield Survival(point, broken, digest)
-    finally:
-        gc.unfreeze()
 
 
 def _crashed(

@@ -29,6 +29,7 @@ from .broker import NAME as BROKER
 from .configured import uses_events
 from .driving import described
 from .faults import do, draw, hurt
+from .garbage import only_what_is_new
 from .hosts import OUTSIDE
 from .values import Act, Event, Fault, Outcome, Schedule
 from .workloads import Check, Workload, all_of, find
@@ -106,13 +107,13 @@ def simulate(
     for each in played:
         settings = merged(settings, each.settings)
     # What an earlier world left unfinished fails when it is collected: now, and not in the midst of this one.
-    gc.collect()
-    world = World(target, seed=schedule.seed, settings=settings, trace=trace, sweep=sweep)
-    try:
-        with world.driving():  # without a break, in which the collector would come as it likes
-            return _Simulation(world, played, schedule).play()
-    finally:
-        world.close()
+    with only_what_is_new():
+        world = World(target, seed=schedule.seed, settings=settings, trace=trace, sweep=sweep)
+        try:
+            with world.driving():  # without a break, in which the collector would come as it likes
+                return _Simulation(world, played, schedule).play()
+        finally:
+            world.close()
 
 
 def replay(target: str, workloads: Sequence[str], schedule: Schedule) -> Outcome:

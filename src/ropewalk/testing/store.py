@@ -37,6 +37,7 @@ R = TypeVar("R")
 
 PATIENCE = 5.0  # seconds an instance waits for its database, as the drivers do
 TAKES = (0.0002, 0.002)  # seconds of a transaction
+WRITING = ("INSERT", "UPDATE", "DELETE", "REPLACE", "WITH")  # how a statement begins that may write
 ABORTED = 0.02  # the share of transactions that meet a conflict, and run again
 
 
@@ -56,6 +57,7 @@ class DatabaseHost:
         self._waiting: deque[Callable[[], None]] = deque()
         self._busy = False
         self._running: tuple[Reactor, str, int] | None = None  # the instance, the function, statements so far
+        self._tables: set[str] = set()  # that what runs has written to
         host.up = True
 
     def open(self, tables: sqlalchemy.MetaData | None) -> Database:
@@ -142,10 +144,10 @@ class DatabaseHost:
                     connection.rollback()
                 self._world.fired("transaction run again")
             self._running = (instance, name, 0)
-            changes = self._changes()
+            self._tables.clear()
             result = database._transact(function, args, kwargs, client)
-            if self._changes() != changes:
-                self._world.changed(self.service)
+            if self._tables:
+                self._world.changed(self.service, self._tables)
         finally:
             self._running = None
             self._world.current = before
@@ -159,10 +161,6 @@ class DatabaseHost:
                 continue
             self.host.network.send(self.host, client.reactor.host, partial(client.told, wrote))
 
-    def _changes(self) -> int:
-        """Rows changed over the connection there is; 0 over one that is yet to be made."""
-        return self._connection.total_changes if self._connection is not None else 0
-
     def _connected(self, connection: Any, _record: Any) -> None:
         self._connection = connection
 
@@ -175,8 +173,11 @@ class DatabaseHost:
             self._running = instance, name, count + 1
             self._moment(instance, f"before:{name}/{count + 1}")
 
-    def _after_statement(self, *_: Any) -> None:
+    def _after_statement(
+        self, _connection: Any, _cursor: Any, text: str, _parameters: Any, execution: Any, _: Any
+    ) -> None:
         if self._running is not None:
+            self._tables |= _written_by(text, execution)
             instance, name, count = self._running
             self._moment(instance, f"after:{name}/{count}")
 
@@ -187,6 +188,14 @@ class DatabaseHost:
             # Here and now: what is thrown away with a cursor still open keeps its locks until the collector comes.
             self._connection.execute("ROLLBACK")
             raise
+
+
+def _written_by(text: str, execution: Any) -> set[str]:
+    """The table that a statement writes to, if it writes; "" where it was given as text, which does not say."""
+    statement = execution.compiled.statement if execution.compiled is not None else None
+    if isinstance(statement, sqlalchemy.UpdateBase):
+        return {str(getattr(statement.table, "name", ""))}
+    return {""} if text.lstrip()[:7].upper().startswith(WRITING) else set()
 
 
 class SimulatedDatabase(Database):
