@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from random import Random
@@ -108,6 +109,7 @@ class RabbitMQBroker:
         await channel.confirm_delivery()
         channel.add_on_return_callback(lambda returned: self._returned.add(returned.properties.message_id))
         self._publishing = channel
+        channel.on_closed.addBoth(partial(self._connection.drop, connection))
         for member in self._members:
             await self._join(connection, member)
 
@@ -128,7 +130,7 @@ class RabbitMQBroker:
             await channel.queue_declare(queue, durable=True, arguments=arguments)
         for partition, key in member.bindings:
             await channel.queue_bind(member.queues[partition], self._exchange, key)
-        await member.consume(channel)
+        await member.consume(channel, partial(self._connection.drop, connection))
 
     # -- publishing
 

@@ -76,6 +76,13 @@ class Connection:
                     self._waiting.remove(waiting)
         return self._open
 
+    def drop(self, connection: Any, reason: object) -> None:
+        """Something of `connection` was ended, and nobody here wanted that: cut it off, the next one has all again."""
+        if connection is self._open and not connection.is_closed:
+            self._open = None
+            _log.warn("rabbitmq.dropped {where}: {reason!r}", where=str(self.where), reason=reason)
+            connection.transport.abortConnection()
+
     async def close(self) -> None:
         """Give it up."""
         self._closed = True

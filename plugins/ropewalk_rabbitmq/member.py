@@ -7,6 +7,7 @@ the channel closes, in whatever way, is the next consumer's, in its order.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -58,6 +59,7 @@ class Member:
         self._clock = clock
         self._driver = driver
         self._channel: Any = None
+        self._cut: Callable[[object], object]
         self._numbers = 0
         self._lanes: Lanes[int] = Lanes()
         self._got: dict[int, Got] = {}
@@ -65,9 +67,12 @@ class Member:
         self._idle = Bell(clock)
         self._pumping = False
 
-    async def consume(self, channel: Any) -> None:
-        """Take from now on what comes over `channel`."""
-        self._channel = channel
+    async def consume(self, channel: Any, ended: Callable[[object], object]) -> None:
+        """Take from now on what comes over `channel`; `ended` is called when the server ends that.
+
+        It does so when nothing was acknowledged for half an hour, or when a queue is deleted.
+        """
+        self._channel, self._cut = channel, ended
         for queue in self.queues:
             arriving, _ = await channel.basic_consume(queue)
             self._take(channel, arriving)
@@ -98,7 +103,11 @@ class Member:
 
     def _take(self, channel: Any, arriving: Any) -> None:
         next_: Deferred[Any] = arriving.get()
-        next_.addCallbacks(lambda came: self._came(channel, arriving, came), lambda _: None)
+        next_.addCallbacks(lambda came: self._came(channel, arriving, came), partial(self._no_more, channel))
+
+    def _no_more(self, channel: Any, failure: Failure) -> None:
+        if channel is self._channel and not self.stopping:
+            self._cut(failure.value)
 
     def _came(self, channel: Any, arriving: Any, came: Any) -> None:
         _, method, properties, body = came

@@ -102,6 +102,42 @@ class TestConnectionsThatBreak(OnRabbitMQ, BrokerContract):
         await publisher.publish([message("a3", "a")])
         await self.until(lambda: hands.ids == ["a1", "a2", "a3"])
 
+    async def test_a_channel_that_the_server_has_closed_comes_back_too(self, brokers: Brokers) -> None:
+        listener = await brokers.make()
+        hands = Hands()
+        await listener.subscribe("listener", [TOPIC], hands, 4)
+        gone = listener._members[0]._channel
+
+        gone.basic_ack(1000)  # of no message: the server refuses it as it refuses one that comes too late
+        await self.until(lambda: listener._members[0]._channel not in (None, gone))
+
+        await listener.publish([message("a1", "a")])
+        await self.until(lambda: hands.ids == ["a1"])
+
+    async def test_a_queue_that_was_deleted_comes_back_too(self, brokers: Brokers) -> None:
+        listener = await brokers.make()
+        hands = Hands()
+        await listener.subscribe("listener", [TOPIC], hands, 4)
+        gone = listener._members[0]._channel
+
+        delete(self.prefix, set(listener._members[0].queues))
+        await self.until(lambda: listener._members[0]._channel not in (None, gone))
+
+        await listener.publish([message("a1", "a")])
+        await self.until(lambda: hands.ids == ["a1"])
+
+    async def test_what_publishes_after_its_channel_was_closed_can_do_it_again(self, brokers: Brokers) -> None:
+        broker = await brokers.make()
+        hands = Hands()
+        await broker.subscribe("listener", [TOPIC], hands, 4)
+        gone = broker._publishing
+
+        gone.basic_ack(1000)
+        await self.until(lambda: broker._publishing not in (None, gone))
+
+        await broker.publish([message("a1", "a")])
+        await self.until(lambda: hands.ids == ["a1"])
+
     async def test_who_publishes_when_it_breaks_is_told_and_can_do_it_again(self, brokers: Brokers) -> None:
         broker = await brokers.make()
         hands = Hands()
