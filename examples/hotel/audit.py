@@ -25,7 +25,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
-from hotel import ledger, notifications, rooms
+from hotel import hotels, ledger, notifications, rooms
 from hotel.catalogue import Catalogue
 from hotel.hotels import HotelsSettings
 from hotel.words import nights_of, written
@@ -554,17 +554,54 @@ def every_mail_comes(world: Any) -> None:
     _none(unwritten(books_of(world)))
 
 
-def rooms_left(world: Any, hotel_id: int, arrival: date, nights: int) -> dict[str, int]:
-    """For each kind of room of a hotel, how many are left for all of these nights, now."""
+Room = tuple[int, str, date]  # a hotel's id, a kind, and a night: one room of that kind is taken in it
+
+
+def rooms_taken(world: Any) -> list[Room]:
+    """Those that are held, pending and confirmed, by the books as they are now."""
+    held = [each for each in books_of(world).booked.values() if each.state in HOLDING]
+    return [(each.hotel_id, each.kind, night) for each in held for night in nights_of(each.arrival, each.nights)]
+
+
+def rooms_left(taken: Iterable[Room], hotel_id: int, arrival: date, nights: int) -> dict[str, int]:
+    """For each kind of room of a hotel, how many are left for all of these nights."""
     wanted = nights_of(arrival, nights)
     given: dict[str, Counter[date]] = defaultdict(Counter)
-    for each in books_of(world).booked.values():
-        if each.state in HOLDING and each.hotel_id == hotel_id:
-            given[each.kind].update(nights_of(each.arrival, each.nights))
+    for hotel, kind, night in taken:
+        if hotel == hotel_id:
+            given[kind][night] += 1
     return {
         room.kind: room.count - max(given[room.kind][night] for night in wanted)
         for room in catalogue().hotel(hotel_id).room_kinds
     }
+
+
+def copied(world: Any) -> dict[Any, list[Room]]:
+    """What the search believes to be taken, by the reservation's id."""
+    copy = hotels.taken.c
+    statement = sa.select(copy.reservation_id, copy.hotel_id, copy.kind, copy.night).order_by(*hotels.taken.primary_key)
+    found: dict[Any, list[Room]] = defaultdict(list)
+    for id, *room in world.database("hotels").peek(lambda tx: tx.execute(statement).all()):
+        found[id].append(tuple(room))
+    return found
+
+
+def copy_founded(world: Any) -> None:
+    """The search counts no room for a reservation that never took it; always."""
+    look = _look(world)
+    if (changes := world.changes("hotels", hotels.taken.name)) == look.copies:
+        return
+    look.copies = changes
+    for id, counted in copied(world).items():
+        each = look.books.booked.get(id)
+        had = each and [(each.hotel_id, each.kind, night) for night in nights_of(each.arrival, each.nights)]
+        assert counted == had, f"The search counts {counted} for {each or id}, which had {had}."
+
+
+def copy_complete(world: Any) -> None:
+    """The search counts just the rooms that are taken; once the faults have ended."""
+    taken, counted = Counter(rooms_taken(world)), Counter(room for rooms in copied(world).values() for room in rooms)
+    assert taken == counted, f"Not counted by the search: {taken - counted}; counted, and free: {counted - taken}."
 
 
 def books_of(world: Any) -> Books:
@@ -577,6 +614,7 @@ class _Look:
 
     def __init__(self) -> None:
         self._reading = Reading()
+        self.copies = 0  # after how many changes the search's copy was looked at
         self._changes: dict[str, int] = {}  # database -> after how many changes it was read
         self.books = self.compared = Books({}, {}, {}, {})
         self.first_seen: dict[Any, float] = {}  # reservation's id -> when, in the world's seconds

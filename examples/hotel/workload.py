@@ -30,9 +30,13 @@ from uuid import UUID
 
 import msgspec
 from audit import (
+    Room,
     books_of,
     catalogue,
     clocks_agree,
+    copied,
+    copy_complete,
+    copy_founded,
     every_booking_paid,
     every_mail_comes,
     mails_right,
@@ -43,6 +47,7 @@ from audit import (
     nothing_undone,
     refunds_right,
     rooms_left,
+    rooms_taken,
     sums_right,
     wrong_by,
 )
@@ -52,7 +57,6 @@ from hotel.catalogue import Hotel, Offer, Search, folded
 from hotel.hotels import Hotels
 from hotel.ledger import DECLINED
 from hotel.notifications import Letter, Notifications
-from hotel.occupancy import Occupancy
 from hotel.payments import ChargeOrder, Payments, Provider, RefundOrder, RefundRefused, WrongCurrency
 from hotel.receipts import NothingPaid, Receipts
 from hotel.reservations import (
@@ -97,8 +101,8 @@ PAUSE = 3.0  # seconds between two of them
 HELD = 30  # seconds a room is kept
 PASSWORD = "a good password"
 
-ALWAYS = (no_room_twice, every_booking_paid, refunds_right, sums_right, mails_right, nothing_undone)
-EVENTUALLY = (nothing_stuck, no_saga_left, no_orphan_charges, every_mail_comes)
+ALWAYS = (no_room_twice, every_booking_paid, refunds_right, sums_right, mails_right, nothing_undone, copy_founded)
+EVENTUALLY = (nothing_stuck, no_saga_left, no_orphan_charges, every_mail_comes, copy_complete)
 SETTINGS = {
     "users": {"time_cost": 1, "memory_cost": 8, "parallelism": 1},
     # What a crash left behind is found within a minute, or two if a clock was wrong.
@@ -230,10 +234,6 @@ async def browse(world: Any, random: Random) -> None:
     await _refused(hotels.read(99_999), NotFound)
     one, two = [await hotels.photo(hotel.id) for _ in range(2)]
     assert (one.body == two.body, bytes(one.body)[:4]) == (True, b"<svg"), f"a drawing of {hotel.id}: {one.body!r}"
-    taken = {
-        each.kind: each.rooms for each in await world.client(Occupancy).taken((hotel.id,), stay.arrival, stay.nights)
-    }
-    assert all(0 < number <= hotel.room_kind(kind).count for kind, number in taken.items()), f"taken: {taken}"
     await _tells_the_time(world)
 
     browser = Browser(world, random, _tag(random))
@@ -707,7 +707,7 @@ def _wanted(random: Random, city: str, stay: Stay) -> Search:
 async def _availability(world: Any, hotel_id: int, stay: Stay) -> None:
     """So many rooms are left as there are without those that are taken."""
     hotel, began = catalogue().hotel(hotel_id), _states(world)
-    counted = rooms_left(world, hotel.id, stay.arrival, stay.nights)
+    counted = rooms_left(rooms_taken(world), hotel.id, stay.arrival, stay.nights)
     left = await world.client(Reservations).availability(hotel.id, stay.arrival, stay.nights, stay.guests)
     quiet = began == _states(world)
     assert [each.kind for each in left] == [room.kind for room in hotel.room_kinds if room.sleeps >= stay.guests]
@@ -724,15 +724,15 @@ def _states(world: Any) -> dict[Any, str]:
 
 
 async def _search(world: Any, search: Search) -> None:
-    """A page of a search is just what the catalogue and the rooms taken make of it."""
-    began = _states(world)
-    expected = _expected(world, search, full=False), _expected(world, search, full=True)
+    """A page of a search is just what the catalogue and the search's own copy of the rooms taken make of it."""
+    began = copied(world)
+    expected = _expected(search, [room for rooms in began.values() for room in rooms]), _expected(search, None)
     found = await world.client(Hotels).search(search)
     for offer in found.offers:
         assert offer.total == offer.room.price * search.nights, f"a sum is wrong: {offer}"
         assert offer.left is None or 0 < offer.left <= offer.room.count, f"so many cannot be left: {offer}"
-    if began != _states(world):
-        return  # somebody has taken a room meanwhile, and nobody can say which of the two it knew
+    if began != copied(world):
+        return  # it has heard of something meanwhile, and nobody can say whether before or after
     first = (search.page - 1) * search.per_page
     got = found.total, [(offer.hotel.id, offer.room.kind, offer.left) for offer in found.offers]
     allowed = [
@@ -745,8 +745,8 @@ async def _search(world: Any, search: Search) -> None:
     assert (found.page, found.pages) == (search.page, max(1, -(-found.total // search.per_page))), f"{found}"
 
 
-def _expected(world: Any, search: Search, *, full: bool) -> list[Offer]:
-    """All that suits, in order; `full`: while the rooms taken are not known."""
+def _expected(search: Search, taken: list[Room] | None) -> list[Offer]:
+    """All that suits, in order; `taken` is None while that is not known."""
     offers: list[Offer] = []
     for number in range(1, 321):
         hotel = catalogue().hotel(number)
@@ -754,7 +754,7 @@ def _expected(world: Any, search: Search, *, full: bool) -> list[Offer]:
             continue
         if not set(search.amenities) <= set(hotel.amenities):
             continue
-        left = {} if full else rooms_left(world, hotel.id, search.arrival, search.nights)
+        left = {} if taken is None else rooms_left(taken, hotel.id, search.arrival, search.nights)
         for room in hotel.room_kinds:
             dear = search.max_price is not None and room.price > search.max_price
             if room.sleeps >= search.guests and not dear and left.get(room.kind, 1) > 0:

@@ -51,9 +51,24 @@ class Books(Struct, frozen=True):
     strange: list[tuple[str, str]]  # likewise, of strangers
 
 
+TABLES = {  # service -> what the books are read from
+    "trips": ("ropewalk_sagas", "booked"),
+    "rooms": ("holds",),
+    "money": ("entries",),
+    "diary": ("lines",),
+}
+_read: WeakKeyDictionary[Any, tuple[list[int], Books]] = WeakKeyDictionary()
+
+
 def read(world: Any) -> Books:
     """The books as they are."""
+    changes = [world.changes(service, *tables) for service, tables in TABLES.items()]
+    if world not in _read or _read[world][0] != changes:
+        _read[world] = changes, _books(world)
+    return _read[world][1]
 
+
+def _books(world: Any) -> Books:
     def rows(service: str, *columns: Any) -> list[Any]:
         return [tuple(row) for row in world.database(service).peek(lambda tx: tx.execute(sa.select(*columns)).all())]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import runpy
-from datetime import date
+from datetime import date, timedelta
 from xml.etree import ElementTree
 
 import msgspec
@@ -11,9 +11,10 @@ import pytest
 from hotel.catalogue import Catalogue, City, Hotel, Offer, Offers, RoomKind, Search, offers
 from hotel.hotels import Hotels
 from hotel.photo import draw
-from hotel.words import StayNotPossible
+from hotel.reservations import Guest, Hold, Reservation, Reservations
+from hotel.words import Stay, StayNotPossible
 
-from ropewalk import NotFound
+from ropewalk import NotFound, Unavailable
 
 MAY = date(2026, 5, 10)
 
@@ -200,13 +201,69 @@ def test_a_search_tells_the_rooms_left(house):
     assert page.pages == page.total
 
 
-def test_a_search_does_without_reservations_that_are_down(house):
+@pytest.fixture
+def lisbon(house):
+    """What is left of the cheapest room of Lisbon, as the search tells it: `lisbon()`."""
+
+    def tell() -> Offer:
+        return house.play(house.client(Hotels).search(search(city="Lisbon", sort="price", per_page=1))).offers[0]
+
+    return tell
+
+
+@pytest.fixture
+def hold(house, lisbon, as_user):
+    """Somebody holds that room for three nights from `arrival`: `hold(arrival)`."""
+    offer = lisbon()
+
+    def one(arrival: date) -> Reservation:
+        stay = Stay(offer.hotel.id, offer.room.kind, arrival, 3, 1)
+        held = Hold(stay, Guest("Ann", "ann@example.org"))
+        return house.play(as_user("ann", lambda: house.client(Reservations).hold(held)))
+
+    return one
+
+
+def test_the_search_follows_what_is_taken_and_given_back(house, lisbon, hold):
+    before = lisbon().left
+
+    one, _ = hold(MAY), hold(MAY - timedelta(2))
+    house.pass_time(1.0)
+    full = lisbon().left
+    house.play(house.client(Reservations).release(one.id))
+    house.pass_time(1.0)
+
+    assert (before - 2, before - 1) == (full, lisbon().left)
+
+
+def test_what_was_given_back_is_found_once_though_it_is_told_twice(house, lisbon, hold):
+    before = lisbon().left
+    one = hold(MAY)
+
+    house.play(house.client(Reservations).release(one.id))
+    house.play(house.client(Reservations).release(one.id))
+    house.pass_time(1.0)
+
+    assert before == lisbon().left
+
+
+def test_a_search_is_answered_as_it_was_while_the_reservations_are_down(house, lisbon, hold):
+    before = lisbon().left
+    hold(MAY)
+    house.pass_time(1.0)
+
     house.cut.add("reservations")
 
-    page = house.play(house.client(Hotels).search(search(city="Lisbon")))
+    assert before - 1 == lisbon().left
 
-    assert page.total > 0
-    assert {offer.left for offer in page.offers} == {None}
+
+def test_a_search_does_without_the_rooms_left_when_its_copy_cannot_be_read(house, lisbon, monkeypatch):
+    async def away(*_: object) -> None:
+        raise Unavailable("The database of hotels cannot be used.")
+
+    monkeypatch.setattr(house.services["hotels"]._database, "run", away)
+
+    assert lisbon().left is None
 
 
 def test_a_search_beyond_the_calendar_is_a_conflict(house):

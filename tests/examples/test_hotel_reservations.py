@@ -27,7 +27,6 @@ from hotel.reservations import (
     SoldOut,
     Stay,
     StayNotPossible,
-    Taken,
     TooLate,
 )
 
@@ -145,23 +144,9 @@ def test_what_is_left_is_what_the_fullest_night_leaves(desk):
     assert desk.left(arrival=ARRIVAL + timedelta(3)) == before
 
 
-def test_the_rooms_taken_are_told_for_many_hotels_at_once(house, desk):
-    desk.hold(stay())
-    desk.hold(stay(nights=1))
-    desk.hold(stay(hotel_id=5))
-
-    assert house.play(desk.reservations.taken((6, 5, 4), ARRIVAL, 2)) == [Taken(5, "double", 1), Taken(6, "double", 2)]
-    assert house.play(desk.reservations.taken((5,), ARRIVAL + timedelta(2), 2)) == []
-    assert house.play(desk.reservations.taken((), ARRIVAL, 2)) == []
-
-
 def test_beyond_the_calendar_nothing_can_be_told(house, desk):
-    for call in (
-        desk.reservations.availability(HOTEL, date.max, 30),
-        desk.reservations.taken((HOTEL,), date.max, 30),
-    ):
-        with pytest.raises(StayNotPossible):
-            house.play(call)
+    with pytest.raises(StayNotPossible):
+        house.play(desk.reservations.availability(HOTEL, date.max, 30))
 
 
 def test_the_availability_of_a_hotel_that_is_not_there_is_not_found(house, desk):

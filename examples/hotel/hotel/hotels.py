@@ -1,20 +1,37 @@
-"""The catalogue: which hotels there are, and which of them suit a stay."""
+"""The catalogue: which hotels there are, and which of them suit a stay.
+
+The search reads a copy of which rooms are taken, which follows what the reservations say: it asks nobody, is answered
+while they are away, and may be a moment behind them. Whether a room is left is settled where it is booked.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
+import sqlalchemy as sa
 from twisted.logger import Logger
 
-from ropewalk import Client, NotFound, Query, Response, RopewalkError, Service, Settings, get
+from ropewalk import Database, NotFound, Query, Response, RopewalkError, Service, Settings, Transaction, get, subscribe
 
 from .catalogue import Catalogue, City, Hotel, Offers, RoomKind, Search, offers
-from .occupancy import Occupancy
+from .occupancy import RoomsChanged, fullest
 from .photo import draw
 from .words import Guests, HotelId, StayNotPossible, nights_of
 
 _log = Logger("hotel.hotels")
+
+
+metadata = sa.MetaData()
+taken = sa.Table(
+    "taken",
+    metadata,
+    sa.Column("reservation_id", sa.Uuid, primary_key=True),
+    sa.Column("night", sa.Date, primary_key=True),
+    sa.Column("hotel_id", sa.Integer, nullable=False),
+    sa.Column("kind", sa.String(40), nullable=False),
+    sa.Index("taken_of_a_hotel", "hotel_id", "night"),
+)
 
 
 class HotelsSettings(Settings):
@@ -26,14 +43,16 @@ class HotelsSettings(Settings):
 class Hotels(Service, name="hotels", version="1.0.0"):
     """Knows every hotel and finds those that suit a stay."""
 
-    def __init__(
-        self,
-        settings: HotelsSettings,
-        # A search is worth showing without the rooms left, and not worth waiting for them.
-        reservations: Annotated[Occupancy, Client(timeout=1.0)],
-    ) -> None:
+    tables = metadata
+
+    def __init__(self, settings: HotelsSettings, database: Database) -> None:
         self._catalogue = Catalogue.of_json(settings.data.read_bytes())
-        self._reservations = reservations
+        self._database = database
+
+    @subscribe(RoomsChanged)
+    async def follow(self, event: RoomsChanged) -> None:
+        """Keep the copy as the reservations are."""
+        await self._database.run(_follow, event)
 
     @get("/hotels", access="public", raises=(StayNotPossible,))
     async def search(self, search: Annotated[Search, Query]) -> Offers:
@@ -69,10 +88,25 @@ class Hotels(Service, name="hotels", version="1.0.0"):
         return Response(draw(hotel.id, hotel.stars, hotel.name), headers=headers)
 
     async def _taken(self, hotels: list[Hotel], search: Search) -> dict[tuple[int, str], int] | None:
-        """The rooms taken by (hotel, kind); None when the reservations do not answer."""
+        """The rooms taken by (hotel, kind); None when that cannot be told now: a search is worth showing without."""
+        ids = tuple(hotel.id for hotel in hotels)
         try:
-            taken = await self._reservations.taken(tuple(h.id for h in hotels), search.arrival, search.nights)
+            found = await self._database.run(fullest, taken, ids, search.arrival, search.nights)
         except RopewalkError as error:
             _log.warn("occupancy.unknown city={city} error={error!r}", city=search.city, error=error)
             return None
-        return {(each.hotel_id, each.kind): each.rooms for each in taken}
+        return {(each.hotel_id, each.kind): each.rooms for each in found}
+
+
+def _follow(tx: Transaction, event: RoomsChanged) -> None:
+    if not event.taken:
+        tx.execute(taken.delete().where(taken.c.reservation_id == event.reservation_id))
+        return
+    stay = event.stay
+    tx.execute(
+        taken.insert(),
+        [
+            {"reservation_id": event.reservation_id, "night": night, "hotel_id": stay.hotel_id, "kind": stay.kind}
+            for night in nights_of(stay.arrival, stay.nights)
+        ],
+    )

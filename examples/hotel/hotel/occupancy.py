@@ -1,20 +1,27 @@
-"""What the catalogue asks of the reservations, as a contract: each of the two calls the other."""
+"""Which rooms are taken, night by night: the reservations know it and say so, and the search keeps a copy."""
 
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated
+from uuid import UUID
 
-from msgspec import Meta, Struct
+import sqlalchemy as sa
+from msgspec import Struct
 
-from ropewalk import Contract, operation
+from ropewalk import Event, Transaction
 
-from .words import HotelId, KindName, Nights, StayNotPossible
-
-HotelIds = Annotated[tuple[HotelId, ...], Meta(max_length=200)]
+from .words import HotelId, KindName, Stay, nights_of
 
 
-class Taken(Struct, frozen=True):
+class RoomsChanged(Event, topic="reservations.rooms-changed"):
+    """A reservation takes a room for the nights of its stay; or, not `taken` any more, it gives that back."""
+
+    reservation_id: UUID
+    stay: Stay
+    taken: bool
+
+
+class Fullest(Struct, frozen=True):
     """Rooms of one kind that are taken in the fullest of some nights."""
 
     hotel_id: HotelId
@@ -22,9 +29,18 @@ class Taken(Struct, frozen=True):
     rooms: int
 
 
-class Occupancy(Contract, name="reservations", version="1.0.0"):
-    """How full hotels are."""
-
-    # Without a route: for siblings alone, and two hundred numbers are too much for an address.
-    @operation(idempotent=True, cancellable=True, raises=(StayNotPossible,))
-    async def taken(self, hotel_ids: HotelIds, arrival: date, nights: Nights) -> list[Taken]: ...
+def fullest(tx: Transaction, taken: sa.Table, hotel_ids: tuple[int, ...], arrival: date, nights: int) -> list[Fullest]:
+    """For each kind of these hotels that has any, by `taken`, a row for each room and night."""
+    dates = nights_of(arrival, nights)
+    each_night = (
+        sa.select(taken.c.hotel_id, taken.c.kind, sa.func.count().label("rooms"))
+        .where(taken.c.hotel_id.in_(hotel_ids), taken.c.night.between(dates[0], dates[-1]))
+        .group_by(taken.c.hotel_id, taken.c.kind, taken.c.night)
+        .subquery()
+    )
+    rows = tx.execute(
+        sa.select(each_night.c.hotel_id, each_night.c.kind, sa.func.max(each_night.c.rooms).label("rooms"))
+        .group_by(each_night.c.hotel_id, each_night.c.kind)
+        .order_by(each_night.c.hotel_id, each_night.c.kind)
+    )
+    return [Fullest(row.hotel_id, row.kind, row.rooms) for row in rows]

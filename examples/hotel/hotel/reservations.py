@@ -49,7 +49,7 @@ from ropewalk.sagas import SagaParked
 from . import rooms
 from .catalogue import Hotel, RoomKind
 from .hotels import Hotels
-from .occupancy import HotelIds, Occupancy, Taken
+from .occupancy import fullest
 from .payments import Card, ChargeOrder, PaymentDeclined, Payments, RefundOrder
 from .rooms import Guest, NotInState, Reservation, State
 from .stays import StayBooked, StayCancelled
@@ -123,7 +123,7 @@ class ReservationsSettings(Settings):
     free_days: int = Field(2, ge=0, le=365)  # before arrival, up to which cancelling costs nothing
 
 
-class Reservations(Occupancy, Service, name="reservations", version="1.0.0"):
+class Reservations(Service, name="reservations", version="1.0.0"):
     """Holds rooms and books stays."""
 
     tables = rooms.metadata
@@ -166,7 +166,7 @@ class Reservations(Occupancy, Service, name="reservations", version="1.0.0"):
         """List a hotel's room kinds that sleep the guests, cheapest first, with the rooms left."""
         nights_of(arrival, nights)
         hotel = await self._hotels.read(hotel_id)
-        taken = await self._database.run(rooms.fullest, (hotel_id,), arrival, nights)
+        taken = await self._database.run(fullest, rooms.taken, (hotel_id,), arrival, nights)
         rooms_taken = {each.kind: each.rooms for each in taken}
         return [
             RoomsLeft(
@@ -180,11 +180,6 @@ class Reservations(Occupancy, Service, name="reservations", version="1.0.0"):
             )
             for room in hotel.suiting(guests)
         ]
-
-    async def taken(self, hotel_ids: HotelIds, arrival: date, nights: Nights) -> list[Taken]:
-        """Count the rooms taken in the fullest of these nights, for each kind that has any."""
-        nights_of(arrival, nights)
-        return await self._database.run(rooms.fullest, hotel_ids, arrival, nights)
 
     # -- booking
 
@@ -435,6 +430,5 @@ __all__ = [
     "State",
     "Stay",
     "StayNotPossible",
-    "Taken",
     "TooLate",
 ]

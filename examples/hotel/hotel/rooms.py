@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from ropewalk import Conflict, Event, NotFound, Transaction
 
-from .occupancy import Taken
+from .occupancy import RoomsChanged
 from .words import Currency, Email, Line, Money, SoldOut, Stay, nights_of
 
 State = Literal[
@@ -144,6 +144,7 @@ def take(tx: Transaction, wanted: Reservation, rooms: int) -> Reservation:
             for night, place in places.items()
         ],
     )
+    _tell(tx, wanted, taken=True)
     return wanted
 
 
@@ -181,8 +182,8 @@ def move(tx: Transaction, reservation_id: UUID, to: State, changes: Mapping[str,
             f"The reservation is {reservation.state}; only one that is {' or '.join(MOVES[to])} can become {to}.",
             state=reservation.state,
         )
-    if to != "confirmed":
-        tx.execute(taken.delete().where(taken.c.reservation_id == reservation_id))
+    if to != "confirmed" and tx.execute(taken.delete().where(taken.c.reservation_id == reservation_id)).rowcount:
+        _tell(tx, reservation, taken=False)
     tx.execute(
         reservations.update().where(reservations.c.id == reservation_id).values(state=to, held_until=None, **changes)
     )
@@ -224,23 +225,6 @@ def expire(tx: Transaction, now: datetime) -> int:
     return len(ids)
 
 
-def fullest(tx: Transaction, hotel_ids: tuple[int, ...], arrival: date, nights: int) -> list[Taken]:
-    """For each kind of these hotels that has any: the rooms taken in the fullest of the nights."""
-    dates = nights_of(arrival, nights)
-    each_night = (
-        sa.select(taken.c.hotel_id, taken.c.kind, sa.func.count().label("rooms"))
-        .where(taken.c.hotel_id.in_(hotel_ids), taken.c.night.between(dates[0], dates[-1]))
-        .group_by(taken.c.hotel_id, taken.c.kind, taken.c.night)
-        .subquery()
-    )
-    rows = tx.execute(
-        sa.select(each_night.c.hotel_id, each_night.c.kind, sa.func.max(each_night.c.rooms).label("rooms"))
-        .group_by(each_night.c.hotel_id, each_night.c.kind)
-        .order_by(each_night.c.hotel_id, each_night.c.kind)
-    )
-    return [Taken(row.hotel_id, row.kind, row.rooms) for row in rows]
-
-
 def _free_places(tx: Transaction, stay: Stay, rooms: int) -> dict[date, int]:
     """For each night the lowest place nobody has; raises SoldOut."""
     nights = nights_of(stay.arrival, stay.nights)
@@ -257,6 +241,10 @@ def _free_places(tx: Transaction, stay: Stay, rooms: int) -> dict[date, int]:
     if full:
         raise SoldOut(f"No {stay.kind} is left in the night of {full[0]}.", kind=stay.kind, night=full[0].isoformat())
     return places
+
+
+def _tell(tx: Transaction, reservation: Reservation, *, taken: bool) -> None:
+    tx.publish(RoomsChanged(reservation_id=reservation.id, stay=reservation.stay, taken=taken), key=str(reservation.id))
 
 
 def _by(subject: str) -> sa.ColumnElement[bool]:
