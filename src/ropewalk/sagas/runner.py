@@ -35,7 +35,8 @@ from ..store.members import BEAT, Sight
 from ..store.started import Carried
 from ..telemetry.propagation import parse_traceparent
 from . import jobs, journal
-from .flow import Flow, Lost, Parked, run_body, type_and_text
+from .actions import Lost, Parked, type_and_text
+from .flow import Flow, run_body
 from .journal import COMPENSATED, COMPLETED, PARKED, Claim, Ending, Entry, Wanted, Written
 
 AT_ONCE = 500  # sagas that one process runs for one service; the others wait in the database
