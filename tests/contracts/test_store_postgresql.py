@@ -19,7 +19,6 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
-from twisted.internet.defer import Deferred
 
 from ropewalk import Conflict, Event, Transaction, Unavailable, settled
 from ropewalk.context import Keyed, enter_key, leave_key
@@ -32,7 +31,7 @@ from ropewalk.store import Database, commits, members, outbox, started
 from ropewalk.store.database import ATTEMPTS
 from ropewalk.store.migrations import Differs, migrate
 from ropewalk.testing.contracts import StoreContract
-from ropewalk.testing.contracts.store import Stores, counts, increment, metadata, notes, read, write
+from ropewalk.testing.contracts.store import Busy, Stores, counts, increment, metadata, notes, read, write
 from ropewalk.testing.contracts.suite import Contract
 from ropewalk_postgresql import store as module
 from ropewalk_postgresql.store import PostgreSQLStore, parse, schema_of
@@ -699,40 +698,6 @@ class TestSagasOfTwoProcesses(OnPostgreSQL, Contract):
 # -- runs that wait for a connection
 
 
-class Busy:
-    """A database whose one connection is kept busy by a first run, while others wait behind it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.store = make_store(f"{WHERE}?pool=1", folder)
-        self.database = self.store.open("orders", metadata)
-        self.commits: list[Any] = []
-        self._go: Future[None] = Future()
-        begun: Future[None] = Future()
-
-        def keep_busy(tx: Transaction) -> None:
-            begun.set_result(None)
-            self._go.result(LIMIT)
-
-        self._first = self.run(keep_busy)
-        begun.result(LIMIT)
-
-    def run(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """One more that waits."""
-        return Driver.of().run(self.database.run(function, *args))
-
-    async def go_on(self, *waiting: Deferred[Any]) -> list[Any]:
-        """Let them have their turn; what they come to, with each of their COMMITs in `commits`."""
-        self._go.set_result(None)
-        await self._first
-        event.listen(self.database._engine, "commit", self.commits.append)
-        return await settled(*waiting)
-
-    async def names(self) -> list[str]:
-        """What was written."""
-        found: list[str] = await self.database.run(_names)
-        return found
-
-
 def _names(tx: Transaction) -> list[str]:
     return list(tx.execute(sa.select(counts.c.name).order_by(counts.c.name)).scalars())
 
@@ -742,9 +707,9 @@ class TestRunsThatWaitForAConnection(OnPostgreSQL, Contract):
     @pytest.fixture
     def busy(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Busy]:
         monkeypatch.setattr(commits, "LONGEST", LIMIT)  # a machine that is busy is no reason to commit earlier
-        busy = Busy(tmp_path)
-        yield busy
-        busy.store.close()
+        store = make_store(f"{WHERE}?pool=1", tmp_path)
+        yield Busy(store.open("orders", metadata))
+        store.close()
 
     async def test_they_share_a_commit(self, busy: Busy) -> None:
         def write_and_tell(tx: Transaction, name: str) -> tuple[str, int]:
@@ -764,7 +729,7 @@ class TestRunsThatWaitForAConnection(OnPostgreSQL, Contract):
         outcomes = await busy.go_on(busy.run(write, "a", 1), busy.run(refuse), busy.run(write, "b", 2))
 
         assert [None, "There is one already.", None] == [outcomes[0], outcomes[1].detail, outcomes[2]]
-        assert (["a", "b"], 1) == (await busy.names(), len(busy.commits) - 1)
+        assert (["a", "b"], 1) == (await busy.database.run(_names), len(busy.commits) - 1)
 
     @pytest.mark.parametrize(
         "statement",
@@ -786,7 +751,7 @@ class TestRunsThatWaitForAConnection(OnPostgreSQL, Contract):
         outcomes = await busy.go_on(busy.run(write, "a", 1), busy.run(write_and_fail), busy.run(write, "b", 2))
 
         assert [None, "no", None] == [outcomes[0], outcomes[1].detail, outcomes[2]]
-        assert (["a", "b"], 2) == (await busy.names(), len(busy.commits) - 1)
+        assert (["a", "b"], 2) == (await busy.database.run(_names), len(busy.commits) - 1)
 
     async def test_who_goes_on_after_a_statement_that_failed_is_the_only_one_to_hear_of_it(self, busy: Busy) -> None:
         def swallow(tx: Transaction) -> None:
@@ -796,7 +761,7 @@ class TestRunsThatWaitForAConnection(OnPostgreSQL, Contract):
         outcomes = await busy.go_on(busy.run(write, "a", 1), busy.run(swallow), busy.run(write, "b", 2))
 
         assert [None, RuntimeError, None] == [outcomes[0], type(outcomes[1]), outcomes[2]]
-        assert ["a", "b"] == await busy.names()
+        assert ["a", "b"] == await busy.database.run(_names)
 
     async def test_one_that_wants_what_another_transaction_holds_waits_alone(self, busy: Busy) -> None:
         self.server.execute("INSERT INTO orders.counts VALUES ('held', 1)")
@@ -816,7 +781,7 @@ class TestRunsThatWaitForAConnection(OnPostgreSQL, Contract):
         await going
 
         assert ["held", "held"] == tries
-        assert (["a", "held"], 2) == (await busy.names(), await busy.database.run(read, "held"))
+        assert (["a", "held"], 2) == (await busy.database.run(_names), await busy.database.run(read, "held"))
 
     async def test_when_the_answer_to_the_commit_is_lost_all_are_told_maybe_and_none_is_made_again(
         self, busy: Busy
@@ -846,7 +811,7 @@ class TestRunsThatWaitForAConnection(OnPostgreSQL, Contract):
         event.listen(busy.database._engine, "checkout", lose)
 
         assert [None, None] == await busy.go_on(first, second)
-        assert ([1], ["a", "b"]) == (lost, await busy.names())
+        assert ([1], ["a", "b"]) == (lost, await busy.database.run(_names))
 
     async def test_who_ends_the_transaction_himself_is_told_and_nobody_runs_twice(self, busy: Busy) -> None:
         tries: list[str] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from itertools import count
 from pathlib import Path
@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 
 from ropewalk import NotFound, Transaction, Unavailable, settled
-from ropewalk.driver import Driver
 from ropewalk.memory.store import SQLiteStore
-from ropewalk.store import Database
 from ropewalk.store import commits as module
 from ropewalk.store.database import ATTEMPTS
+from ropewalk.testing.contracts.store import Busy
 from ropewalk.testing.contracts.suite import Contract
 
 LIMIT = 10.0  # seconds in which the thread goes on, or never
@@ -31,39 +30,6 @@ parts = sa.Table(
     metadata,
     sa.Column("of", sa.ForeignKey("things.name", deferrable=True, initially="DEFERRED"), primary_key=True),
 )
-
-
-class Busy:
-    """A database whose thread is kept busy by a first run, while others wait behind it."""
-
-    def __init__(self, folder: Path) -> None:
-        from twisted.internet import reactor
-
-        self.store = SQLiteStore("sqlite", folder, reactor, lambda: 0.0)
-        self.database: Database = self.store.open("keeper", metadata)
-        self.commits: list[Any] = []
-        self._go: Future[None] = Future()
-        begun: Future[None] = Future()
-
-        def keep_busy(tx: Transaction) -> None:
-            begun.set_result(None)
-            self._go.result(LIMIT)
-
-        self._first = self.run(keep_busy)
-        begun.result(LIMIT)
-        event.listen(self.database._engine, "commit", self.commits.append)
-
-    def run(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """One more that waits."""
-        return Driver.of().run(self.database.run(function, *args))
-
-    async def go_on(self, *waiting: Deferred[Any]) -> list[Any]:
-        """Let them have their turn; what they come to, with how many commits in `commits`."""
-        self._go.set_result(None)
-        await self._first
-        outcomes = await settled(*waiting)
-        self.commits.pop(0)  # of the first
-        return outcomes
 
 
 def insert(tx: Transaction, name: str) -> str:
@@ -87,10 +53,12 @@ def names(tx: Transaction) -> list[str]:
 class TestRunsThatWaitTogether(Contract):
     @pytest.fixture
     def busy(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Busy]:
+        from twisted.internet import reactor
+
         monkeypatch.setattr(module, "LONGEST", LIMIT)  # a machine that is busy is no reason to commit earlier
-        busy = Busy(tmp_path)
-        yield busy
-        busy.store.close()
+        self.store = SQLiteStore("sqlite", tmp_path, reactor, lambda: 0.0)
+        yield Busy(self.store.open("keeper", metadata))
+        self.store.close()
 
     async def test_what_waits_is_made_in_its_order_and_with_one_commit(self, busy: Busy) -> None:
         given = ["c", "a", "b"]
@@ -249,7 +217,7 @@ class TestRunsThatWaitTogether(Contract):
         waiting = [busy.run(insert, name) for name in "abc"]
 
         busy._go.set_result(None)
-        busy.store.close()
+        self.store.close()
 
         assert ["a", "b", "c"] == await settled(*waiting)
         with pytest.raises(Unavailable, match="closed"):

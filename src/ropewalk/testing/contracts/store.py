@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import pytest
 import sqlalchemy as sa
-from twisted.internet.defer import CancelledError
+from sqlalchemy import event
+from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
 from ...driver import Driver, settled
@@ -38,6 +39,39 @@ TEXTS = {
     "quotes": "a'b\"c;--",
     "lines": "line\nbreak\ttab",
 }
+
+
+class Busy:
+    """A database of one connection, which a first run keeps busy while others wait behind it."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.commits: list[Any] = []  # of those that waited
+        self._go: Future[None] = Future()
+        begun: Future[None] = Future()
+
+        def keep_busy(tx: Transaction) -> None:
+            begun.set_result(None)
+            self._go.result(IN_VAIN * 5)
+
+        self._first = self.run(keep_busy)
+        begun.result(IN_VAIN * 5)
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        """One more that waits."""
+        return Driver.of().run(self.database.run(function, *args))
+
+    async def go_on(self, *waiting: Deferred[Any]) -> list[Any]:
+        """Let them have their turn; what they come to, with each of their COMMITs in `commits`."""
+        event.listen(self.database._engine, "commit", self._committed)
+        self._go.set_result(None)
+        await self._first
+        outcomes = await settled(*waiting)
+        self.commits.pop(0)  # of the first
+        return outcomes
+
+    def _committed(self, connection: Any) -> None:
+        self.commits.append(connection)
 
 
 class StoreContract(Contract):
