@@ -54,9 +54,10 @@ async def settled_asks_all_at_the_same_time():
 
 @fact
 async def settled_cancelled_cancels_them_all_and_waits_for_their_end():
-    never, ended = [Never(), Never()], []
+    never, begun, ended = [Never(), Never()], [], []
 
     async def asks(deferred):
+        begun.append(deferred)
         try:
             await deferred
         finally:
@@ -64,7 +65,8 @@ async def settled_cancelled_cancels_them_all_and_waits_for_their_end():
             ended.append("cleaned up")
 
     task = asyncio.ensure_future(settled(*(asks(each.deferred) for each in never)))
-    await asyncio.sleep(0.001)
+    while len(begun) < 2:
+        await asyncio.sleep(0)
     task.cancel()
 
     assert type(await raised_by(task)) is asyncio.CancelledError

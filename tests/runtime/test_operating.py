@@ -56,7 +56,7 @@ class Kitchen(Service):
     async def wash(self, what: str, count: int) -> None:
         raise Conflict(f"{count} {what}s broke.")
 
-    @every(3600)
+    @every(300)
     async def clean(self) -> None: ...
 
     @saga
@@ -147,7 +147,7 @@ def test_sagas_are_listed_the_latest_first(told: Told):
 
 
 def test_what_is_done_at_times_is_listed_once_asked_for(told: Told):
-    told.world.advance(3700)
+    told.world.advance(310)
 
     assert [] == told.get("/sagas")
     jobs = told.get("/sagas?jobs=true")
@@ -248,7 +248,7 @@ def test_what_has_ended_stays_as_it_is(told: Told, what: str, body: Any, expecte
 
 
 def test_a_job_has_nothing_to_cancel(told: Told):
-    told.world.advance(3700)
+    told.world.advance(310)
     job = told.get("/sagas?jobs=true")[0]["id"]
 
     status, problem = told.ask(f"/sagas/kitchen/{job}/cancel", "POST")

@@ -153,7 +153,7 @@ class Desk(Service):
     @saga
     async def nap(self, flow: Flow, text: str) -> str:
         await flow.transaction(self._write, f"{text} asleep")
-        await flow.sleep(3600)
+        await flow.sleep(600)
         await flow.transaction(self._write, f"{text} awake")
         return text
 
@@ -460,7 +460,7 @@ def test_a_sleep_outlives_its_process(world, desk_):
     world.advance(10)
     everybody_restarts(world)
 
-    world.advance(3500)
+    world.advance(500)
     assert ["a asleep"] == on_desk(world)
     world.advance(120)
 
