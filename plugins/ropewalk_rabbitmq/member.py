@@ -94,10 +94,8 @@ class Member:
         channel, self._channel = self._channel, None
         if channel is not None and channel.is_open:
             # Not before: while it consumes, nobody else is given what comes after what it had in hand.
-            ended: Deferred[None] = Deferred()
-            channel._channel.add_on_close_callback(lambda *_: ended.callback(None))
             channel.close()
-            await ended
+            await channel.on_closed
 
     # -- taking
 
@@ -110,8 +108,11 @@ class Member:
             self._cut(failure.value)
 
     def _came(self, channel: Any, arriving: Any, came: Any) -> None:
+        self._add(channel, came)
+        self._take(channel, arriving)  # not before: what is there already comes at once, and is later than this
+
+    def _add(self, channel: Any, came: Any) -> None:
         _, method, properties, body = came
-        self._take(channel, arriving)
         if channel is not self._channel or self.stopping:
             return
         try:

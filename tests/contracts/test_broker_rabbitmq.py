@@ -9,9 +9,15 @@ from random import Random
 from typing import Any
 
 import pytest
+from pika import BasicProperties
+from pika.spec import Basic
+from twisted.internet.defer import DeferredQueue
+from twisted.internet.task import Clock
 
 from ropewalk import Unavailable
+from ropewalk.driver import Driver
 from ropewalk.errors import ConfigurationError
+from ropewalk.event import Message
 from ropewalk.plugin import find_adapter
 from ropewalk.testing.contracts import BrokerContract
 from ropewalk.testing.contracts.broker import TOPIC, Brokers, Hands, message
@@ -144,8 +150,6 @@ class TestConnectionsThatBreak(OnRabbitMQ, BrokerContract):
         await broker.subscribe("listener", [TOPIC], hands, 4)
         sent = [message(key="k") for _ in range(200)]
 
-        from ropewalk.driver import Driver
-
         publishing = Driver.of().run(broker.publish(sent))
         broker._connection._open.transport.abortConnection()
         with pytest.raises(Unavailable) as raised:
@@ -178,6 +182,38 @@ class TestConnectionsThatBreak(OnRabbitMQ, BrokerContract):
 
 for _name in [name for name in vars(BrokerContract) if name.startswith("test_")]:
     setattr(TestConnectionsThatBreak, _name, None)  # they ran above
+
+
+class Waiting:
+    """A channel of pika's, all of whose messages are there before anybody asks for the first."""
+
+    is_open = True
+
+    def __init__(self, *messages: Message) -> None:
+        self.arriving: DeferredQueue[Any] = DeferredQueue()
+        self.acknowledged: list[int] = []
+        for tag, each in enumerate(messages, 1):
+            self.arriving.put((self, Basic.Deliver(delivery_tag=tag), BasicProperties(), each.encoded()))
+
+    async def basic_consume(self, queue: str) -> tuple[Any, str]:
+        return self.arriving, queue
+
+    def basic_ack(self, tag: int) -> None:
+        self.acknowledged.append(tag)
+
+
+def test_what_is_there_before_it_is_asked_for_is_handled_in_its_order() -> None:
+    clock, handled = Clock(), []
+
+    async def handle(message: Message, attempt: int) -> None:
+        handled.append(message.id)
+
+    there = Waiting(*(message(id, "a") for id in "1234"))
+    taker = member.Member(["q"], handle, 1, clock, Driver.of(clock))
+    Driver.of(clock).run(taker.consume(there, lambda _: None))
+    clock.advance(0)
+
+    assert (["1", "2", "3", "4"], [1, 2, 3, 4]) == (handled, there.acknowledged)
 
 
 def test_it_is_found_by_its_name() -> None:
