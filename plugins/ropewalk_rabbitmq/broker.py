@@ -20,6 +20,7 @@ from zlib import crc32
 
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as TookTooLong
+from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -84,7 +85,18 @@ class RabbitMQBroker:
         )
         partitions = range(PARTITIONS)
         member.bindings = [(each, routing(each, topic)) for topic in sorted(topics) for each in partitions]
-        await self._join(await self._connection.get(), member)
+        from pika.exceptions import AMQPError, ChannelClosedByBroker
+
+        connection = await self._connection.get()
+        try:
+            await self._join(connection, member)
+        except ChannelClosedByBroker as error:
+            raise ConfigurationError(
+                f"{group}: {self._where} refuses its queues: {error.reply_text}. If some were declared otherwise, delete "
+                "those, or say another ?prefix=."
+            ) from error
+        except (AMQPError, ConnectionClosed) as error:
+            raise self._connection.unavailable(str(error) or type(error).__name__, "no") from error
         self._members.append(member)
         return member
 

@@ -120,6 +120,32 @@ class TestConnectionsThatBreak(OnRabbitMQ, BrokerContract):
         await listener.publish([message("a1", "a")])
         await self.until(lambda: hands.ids == ["a1"])
 
+    async def test_who_subscribes_when_it_breaks_is_told_and_can_do_it_again(self, brokers: Brokers) -> None:
+        listener = await brokers.make()
+        await listener.subscribe("other", [TOPIC], Hands(), 4)
+        hands = Hands()
+
+        subscribing = Driver.of().run(listener.subscribe("listener", [TOPIC], hands, 4))
+        listener._connection._open.transport.abortConnection()
+        with pytest.raises(Unavailable, match="rabbitmq") as raised:
+            await subscribing
+        assert "no" == raised.value.ran
+
+        await listener.subscribe("listener", [TOPIC], hands, 4)
+        await listener.publish([message("a1", "a")])
+        await self.until(lambda: hands.ids == ["a1"])
+
+    async def test_a_queue_that_was_declared_otherwise_is_a_mistake_of_the_configuration(
+        self, brokers: Brokers
+    ) -> None:
+        import pika
+
+        with pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1")) as connection:
+            connection.channel().queue_declare(f"{self.prefix}.listener.0", durable=True)
+
+        with pytest.raises(ConfigurationError, match=r"^listener: .* refuses its queues.*inequivalent arg"):
+            await (await brokers.make()).subscribe("listener", [TOPIC], Hands(), 4)
+
     async def test_a_queue_that_was_deleted_comes_back_too(self, brokers: Brokers) -> None:
         listener = await brokers.make()
         hands = Hands()
