@@ -92,8 +92,8 @@ class RabbitMQBroker:
             await self._join(connection, member)
         except ChannelClosedByBroker as error:
             raise ConfigurationError(
-                f"{group}: {self._where} refuses its queues: {error.reply_text}. If some were declared otherwise, delete "
-                "those, or say another ?prefix=."
+                f"{group}: {self._where} refuses its queues: {error.reply_text}. Those that were declared otherwise: "
+                "delete them, or say another ?prefix=."
             ) from error
         except (AMQPError, ConnectionClosed) as error:
             raise self._connection.unavailable(str(error) or type(error).__name__, "no") from error

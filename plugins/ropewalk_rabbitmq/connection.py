@@ -64,7 +64,7 @@ class Connection:
             self._keeping = Driver.of(self._reactor).run(self._keep())
             self._keeping.addErrback(lambda failure: failure.trap(CancelledError))
             self._keeping.addErrback(lambda failure: _log.failure("rabbitmq.keep.failed", failure))
-        if self._open is None:
+        if self._open is None or self._open.is_closed:  # which is heard of a moment later
             waiting: Deferred[Any] = Deferred()
             self._waiting.append(waiting)
             try:
