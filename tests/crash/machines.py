@@ -250,6 +250,7 @@ class System:
         """`processes`: the services of each, by its name; `workers`: of each."""
         self.backend = backend
         self.began = time.monotonic()
+        self._looks = count()
         self._port = free_ports()
         self._door = backend.gate(self._port) if backend.gates else self._port
         self._processes = processes
@@ -377,6 +378,10 @@ class System:
     def database(self, service: str) -> SimpleNamespace:
         """As a World has it, for the checks of the simulation."""
         return SimpleNamespace(peek=partial(self._peek, service))
+
+    def changes(self, service: str, *tables: str) -> int:
+        """Likewise; another number each time, for nobody tells this process of commits."""
+        return next(self._looks)
 
     @property
     def now(self) -> float:
