@@ -138,9 +138,8 @@ class Connection:
         ready: Any = protocol.ready
         endpoint = HostnameEndpoint(self._reactor, self.where.host, self.where.port, PATIENCE)
         await connectProtocol(endpoint, protocol)
-        protocol.transport.setTcpNoDelay(
-            True
-        )  # or each round of messages waits for the server's delayed acknowledgement
+        # Or each round of messages waits for the server's delayed acknowledgement.
+        protocol.transport.setTcpNoDelay(True)
         try:
             await ready.addTimeout(PATIENCE, self._clock)
             await self._made(protocol)

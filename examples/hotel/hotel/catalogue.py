@@ -34,7 +34,7 @@ Amenity = Literal[
 Sort = Literal["recommended", "price", "price-down", "stars", "name"]
 Stars = Annotated[int, Meta(ge=1, le=5)]
 
-MOST_IN_A_CITY = 200  # so that one question tells how full all of a city's hotels are
+MOST_IN_A_CITY = 200  # so that one statement tells how full all of a city's hotels are
 
 
 class RoomKind(Struct, frozen=True):
