@@ -1,0 +1,443 @@
+"""One connection of a server: bytes in, exchanges to the application one after the other, their replies out in order.
+
+No I/O and no clock of its own: a driver brings the transport and calls `connection_made`, `data_received`,
+`connection_lost`, `pause_writing`, `resume_writing`, as asyncio does. llhttp reads; what it lets pass and should not is
+refused by `heads.examine`. However the bytes are cut, the outcome is the same.
+
+    fresh -> head -> body -> answer -> idle -> head ...     each with its deadline: `_due`
+    refused, or the last -> linger                          read on, so that the peer reads the answer; then gone
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from ..buggify import buggify
+from .deadlines import NEVER
+from .exchange import Exchange
+from .heads import Fields, Refused, examine
+
+if TYPE_CHECKING:
+    from .server import Server
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+PIECE = 64 << 10  # bytes that a transport is given at once: when it has room again, the peer has taken some
+# Seconds without a byte after which a draining connection is closed. One that was used: whoever sends at the same
+# moment learns it by the close and may send again. One that was not: its first request is on its way, on a busy machine
+# slowly, and its client has no reason to expect a close.
+USED_GRACE = 0.25
+FRESH_GRACE = 1.0
+
+Reason = Literal["queue", "body", "peer"]  # not to read on: requests wait; the application, or the peer, takes no more
+
+
+class Transport(Protocol):
+    """What a driver gives a channel to write to; the names are asyncio's."""
+
+    def write(self, data: bytes) -> None:
+        """Send it, when it can be sent."""
+
+    def write_eof(self) -> None:
+        """Nothing more will be sent; the peer may still send."""
+
+    def close(self) -> None:
+        """Send what waits, and end."""
+
+    def abort(self) -> None:
+        """End now."""
+
+    def pause_reading(self) -> None:
+        """Call no `data_received` for now."""
+
+    def resume_reading(self) -> None:
+        """Call it again."""
+
+
+class Channel:
+    """See above."""
+
+    transport: Any = None  # a Transport
+    peer = ""  # its address
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.deadline = NEVER
+        self._parser: Any = None  # None: no further request is read
+        self._url = b""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._size = 0  # bytes of these fields
+        self._silent = 0  # bytes that llhttp took and told nothing of: it may hold them
+        self._heading = False  # a head has begun
+        self._reading: Exchange | None = None  # whose body comes
+        self._current: Exchange | None = None  # who is answered
+        self._queue: deque[Exchange] = deque()  # who waits for it
+        self._refusal: Refused | None = None  # the answer after theirs
+        self._read: Exchange | None = None  # its head came before an upgrade that is none
+        self._behind: bytes | None = None  # what came behind a request that may become another protocol's
+        self._protocol: Any = None  # which that is
+        self._out: deque[bytes] = deque()  # pieces that the transport has no room for
+        self._end: Any = None  # what of the transport to call when they are sent
+        self._used = False
+        self._surplus = False  # bytes came that nobody reads
+        self._stuck = False  # the transport has no room
+        self._holds: set[Reason] = set()
+        self._since = 0.0  # when this stage began
+
+    # -- from the driver
+
+    def connection_made(self, transport: Any, peer: str = "") -> None:
+        """`transport`: a Transport; `peer`: its address, "" for one that is not counted."""
+        self.transport, self.peer = transport, peer
+        if not self.server.admit(self):
+            transport.abort()
+            return
+        self._parser = HttpRequestParser(self)
+        self._begin_stage()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes, however they are cut."""
+        if self._parser is not None:
+            self._feed(data)
+        elif self._protocol is not None:
+            self._protocol.data_received(data)
+        elif self._behind is not None:
+            self._behind += data
+            self.hold("queue")
+        else:
+            self._surplus = True
+
+    def connection_lost(self, error: Exception | None = None) -> None:
+        """It is gone."""
+        current, protocol = self._current, self._protocol
+        self._parser = self._current = self._reading = self._protocol = None
+        self._queue.clear()
+        self._out.clear()
+        self.server.lost(self)
+        if protocol is not None:
+            protocol.connection_lost(error)
+        if current is not None and current.receiver is not None:
+            current.receiver.lost()
+
+    def pause_writing(self) -> None:
+        """The transport has no room."""
+        self._stuck = True
+        self.hold("peer")
+        self._begin_stage()
+        if self._current is not None and self._current.receiver is not None:
+            self._current.receiver.pause()
+
+    def resume_writing(self) -> None:
+        """It has: the peer has taken something."""
+        self._stuck = False
+        self._begin_stage()
+        while self._out and not self._stuck:
+            self.transport.write(self._out.popleft())
+        if self._stuck:
+            return
+        self.release("peer")
+        if self._end is not None:
+            self._end()
+        elif self._current is not None and self._current.receiver is not None:
+            self._current.receiver.resume()
+
+    # -- from llhttp
+
+    def on_message_begin(self) -> None:
+        if self._parser is None:
+            raise Refused(400, "Behind the last request there is none.")
+        self._url, self._fields, self._size, self._silent = b"", [], 0, 0
+        self._heading = True
+
+    def on_url(self, part: bytes) -> None:
+        self._silent = 0
+        self._url += part
+        if len(self._url) > self.server.limits.target:
+            raise Refused(414, f"A request's target has at most {self.server.limits.target} bytes.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._silent = 0
+        self._fields.append((name, value))
+        self._size += len(name) + len(value) + 4
+        limits = self.server.limits
+        if len(self._fields) > limits.fields or self._size > limits.head:
+            raise Refused(431, f"A head has at most {limits.fields} fields and {limits.head} bytes.")
+
+    def on_headers_complete(self) -> None:
+        self._heading = False
+        if self._read is not None:  # the head stands for one that was read already
+            self._reading, self._read = self._read, None
+            return
+        parser, fields = self._parser, self._fields
+        version, method = parser.get_http_version(), parser.get_method()
+        length, expects = examine(version, method, self._url, fields)
+        upgrades = parser.should_upgrade() and _may(method, fields)
+        exchange = Exchange(
+            self, method, self._url, version, fields, length, self.server.limits.body,
+            expects=expects, keeps=parser.should_keep_alive(), upgrades=upgrades,
+        )  # fmt: skip
+        self._fields, self._size = [], 0  # the trailers'
+        self._reading = exchange
+        if self._current is None:
+            self._start(exchange)
+        else:
+            self._queue.append(exchange)
+
+    def on_body(self, data: bytes) -> None:
+        self._silent = 0
+        exchange = self._reading
+        if exchange is None:
+            return
+        exchange.received += len(data)
+        if exchange.received > exchange.max_body:
+            raise _too_large(exchange)
+        if exchange.receiver is not None:
+            exchange.receiver.chunk(data)
+        else:
+            exchange.held.append(data)
+
+    def on_message_complete(self) -> None:
+        self._silent = 0
+        exchange = self._reading
+        if exchange is None or (self._parser.should_upgrade() and not exchange.upgrades):
+            return  # the latter's body is still to be read: `_meet_upgrade`
+        self._reading = None
+        exchange.complete = True
+        if exchange.receiver is not None:
+            exchange.receiver.complete()
+        elif self._current is not exchange:
+            self.hold("queue")
+
+    # -- from an exchange
+
+    def write(self, data: bytes) -> None:
+        """Some of the current reply."""
+        if not self._out and len(data) <= PIECE:
+            self.transport.write(data)
+            return
+        self._out.extend(data[at : at + PIECE] for at in range(0, len(data), PIECE))
+        while self._out and not self._stuck:
+            self.transport.write(self._out.popleft())
+
+    def ended(self, exchange: Exchange) -> None:
+        """Its reply is complete."""
+        self._current = None
+        self._used = True
+        self.release("body")
+        if exchange.closes:
+            self._close(linger=not exchange.complete or self._surplus)
+            return
+        if self._behind is not None:  # it has become no other protocol's
+            behind, self._behind = self._behind, None
+            self._parser = HttpRequestParser(self)
+            self._feed(behind)
+        self._next()
+
+    def upgrade(self, protocol: Any) -> None:
+        """The current exchange has become `protocol`'s."""
+        behind, self._behind = self._behind or b"", None
+        self._parser = self._current = None
+        self._protocol = protocol
+        self.server.deadlines.set(self, NEVER)
+        protocol.connection_made(self.transport)
+        self.release("queue")
+        if behind:
+            protocol.data_received(behind)
+
+    def abort(self) -> None:
+        """Cut it off."""
+        self.transport.abort()
+
+    def hold(self, reason: Reason) -> None:
+        """Read no more for now."""
+        if not self._holds:
+            self.transport.pause_reading()
+        self._holds.add(reason)
+
+    def release(self, reason: Reason) -> None:
+        """Read on, if that was the last reason not to."""
+        if reason in self._holds:
+            self._holds.discard(reason)
+            if not self._holds:
+                self.transport.resume_reading()
+
+    # -- from the server
+
+    def drain(self) -> None:
+        """End with the reply under way, or when no request has begun for a moment."""
+        if self._current is None:
+            self._begin_stage()
+
+    def late(self, now: float) -> None:
+        """Its deadline has passed."""
+        if self._stuck or self._end is not None:
+            self.server.counts["did not read"] += self._stuck
+            self.transport.abort()
+        elif self._reading is not None:
+            self._refuse(Refused(408, "The body came too slowly."))
+        elif self._begun():
+            self._refuse(Refused(408, f"A head comes within {self.server.limits.head_time:g} seconds."))
+        else:
+            self._close(linger=False)
+
+    # -- within
+
+    def _feed(self, data: bytes) -> None:
+        began = self._begun()
+        self._silent += len(data)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            self._meet_upgrade(data[upgrade.args[0] :])
+        except HttpParserError as error:
+            cause = error.__context__ if isinstance(error, HttpParserCallbackError) else Refused(400, f"{error}.")
+            if not isinstance(cause, Refused):
+                raise  # of the application's own making, or of ours
+            self._refuse(cause)
+        else:
+            if self._silent > self.server.limits.head and self._parser is not None:
+                self._refuse(Refused(431, f"A field, or what stands before one, has more than {self._silent} bytes."))
+        if self._reading is not None:
+            self._look()  # its body has come on
+        elif self._current is not None:
+            self.deadline = NEVER  # from here on the answer's, which is not this room's
+        elif self._begun() and not began:
+            self._begin_stage()
+
+    def _begun(self) -> bool:
+        """Whether a head has, and is not complete."""
+        return self._heading or (self._silent > 0 and self._reading is None and self._current is None)
+
+    def _meet_upgrade(self, behind: bytes) -> None:
+        exchange = self._reading
+        if exchange is not None:
+            # An upgrade that is not wanted is ignored (RFC 9110, section 7.8). llhttp has stopped for it; another one
+            # reads the body, by a head that frames it alike.
+            self._parser, self._read = HttpRequestParser(self), exchange
+            frame = b"content-length: %d" % exchange.length if exchange.length is not None else _CHUNKED
+            self._feed(b"POST / HTTP/1.1\r\nhost:\r\n%b\r\n\r\n" % frame + behind)
+        elif self._current is not None or self._queue:
+            self._parser, self._behind = None, behind
+        elif self._parser is not None:  # it was answered at once
+            self._parser = HttpRequestParser(self)
+            self._feed(behind)
+
+    def _start(self, exchange: Exchange) -> None:
+        self._current = exchange
+        exchange.receiver = receiver = self.server.serve(exchange)
+        if exchange.length is not None and exchange.length > exchange.max_body:
+            raise _too_large(exchange)
+        if exchange.expects and not exchange.complete and not exchange.received and not exchange.started:
+            self.transport.write(CONTINUE)
+        if exchange.length != 0 and not exchange.complete:
+            self._begin_stage()
+        for data in exchange.held:
+            receiver.chunk(data)
+        exchange.held = []
+        if exchange.complete:
+            receiver.complete()
+
+    def _next(self) -> None:
+        try:
+            while self._queue and self._current is None:
+                self._start(self._queue.popleft())
+        except Refused as refused:
+            self._refuse(refused)
+        if self._current is not None or self._end is not None:
+            return
+        if self._refusal is not None:
+            self._answer_refusal()
+        elif self._surplus:  # behind the last request
+            self._close(linger=True)
+        else:
+            self.release("queue")
+            if not self._begun() and buggify("http server: an idle connection is closed at once"):
+                self._close(linger=False)
+            else:
+                self._begin_stage()
+
+    def _refuse(self, refused: Refused) -> None:
+        """Read no more requests, and answer this one so when its turn comes."""
+        last = self._queue[-1] if self._queue else self._current
+        reading, self._reading = self._reading, None
+        if self._end is not None or (reading is None and last is not None and not last.keeps):
+            self._parser, self._surplus = None, True  # behind a request that was the last
+            return
+        self._parser, self._refusal, self._heading = None, refused, False
+        self.server.counts[f"refused {refused.status}"] += 1
+        if reading is not None and reading is self._current:
+            self._current = None
+            if reading.receiver is not None:
+                reading.receiver.lost()
+            if reading.started:
+                self.transport.abort()
+                return
+        elif reading is not None and self._queue:
+            self._queue.pop()
+        if self._current is None:
+            self._answer_refusal()
+
+    def _answer_refusal(self) -> None:
+        refused, self._refusal = self._refusal, None
+        assert refused is not None
+        self.write(self.server.refusal(refused.status, str(refused)))
+        self._close(linger=True)
+
+    def _close(self, *, linger: bool) -> None:
+        self._parser = self._reading = self._current = None
+        self._queue.clear()
+        self._end = self._linger if linger else self._finish
+        if not self._out:
+            self._end()
+
+    def _linger(self) -> None:
+        self.transport.write_eof()
+        for reason in tuple(self._holds):
+            self.release(reason)
+        self._begin_stage()
+
+    def _finish(self) -> None:
+        self.transport.close()
+        self._begin_stage()
+
+    # -- its deadline
+
+    def _begin_stage(self) -> None:
+        self._since = self.server.seconds()
+        self._look()
+
+    def _look(self) -> None:
+        self.server.deadlines.set(self, self._due())
+
+    def _due(self) -> float:
+        limits, since = self.server.limits, self._since
+        if self._stuck:
+            return since + limits.write
+        if self._end is not None:
+            return since + limits.linger
+        if self._reading is not None:
+            return since + limits.body_grace + self._reading.received / limits.body_rate
+        if self._current is not None:
+            return NEVER
+        if self._begun():
+            return since + limits.head_time
+        if self.server.draining:
+            return since + (USED_GRACE if self._used else FRESH_GRACE)
+        return since + (limits.idle if self._used else limits.head_time)
+
+
+_CHUNKED = b"transfer-encoding: chunked"
+
+
+def _may(method: bytes, fields: Fields) -> bool:
+    """Whether an application may make another protocol of a request: a WebSocket's handshake (RFC 6455, 4.1)."""
+    return method == b"GET" and any(
+        name.lower() == b"upgrade" and value.strip().lower() == b"websocket" for name, value in fields
+    )
+
+
+def _too_large(exchange: Exchange) -> Refused:
+    size = exchange.length or exchange.received
+    return Refused(413, f"At most {exchange.max_body} bytes are taken here; the body has {size} or more.")

@@ -1,0 +1,125 @@
+"""What carries bytes between a transport and a channel: one driver for Twisted's transports, one for asyncio's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from zope.interface import implementer
+
+from .channel import Channel
+
+
+@implementer(IPushProducer)
+class TwistedDriver(Protocol):
+    """An IProtocol, on any reactor and in a simulated world."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.dataReceived = channel.data_received  # type: ignore[method-assign]  # once for each read: the shortest way
+
+    def connectionMade(self) -> None:
+        """As IProtocol."""
+        transport: Any = self.transport
+        transport.registerProducer(self, True)
+        self.channel.connection_made(OfTwisted(transport), getattr(transport.getPeer(), "host", ""))
+
+    def connectionLost(self, reason: Any = connectionDone) -> None:
+        """As IProtocol."""
+        self.channel.connection_lost(reason.value)
+
+    def pauseProducing(self) -> None:
+        """The transport has no room."""
+        self.channel.pause_writing()
+
+    def resumeProducing(self) -> None:
+        """It has."""
+        self.channel.resume_writing()
+
+    def stopProducing(self) -> None:
+        """The connection is being lost, which `connectionLost` tells."""
+
+
+class OfTwisted:
+    """Twisted's transport, by asyncio's names; `unregister()` lets another producer be registered."""
+
+    __slots__ = ("abort", "pause_reading", "resume_reading", "twisted", "write")
+
+    def __init__(self, transport: Any) -> None:
+        self.twisted = transport
+        self.write = transport.write
+        self.abort = transport.abortConnection
+        self.pause_reading = transport.pauseProducing
+        self.resume_reading = transport.resumeProducing
+
+    def unregister(self) -> None:
+        self.twisted.unregisterProducer()
+
+    def write_eof(self) -> None:
+        self.twisted.unregisterProducer()  # or else Twisted waits for what it would still produce
+        end = getattr(self.twisted, "loseWriteConnection", self.twisted.loseConnection)
+        end()
+
+    def close(self) -> None:
+        self.twisted.unregisterProducer()
+        self.twisted.loseConnection()
+
+
+class AsyncioDriver(asyncio.Protocol):
+    """An asyncio.Protocol: `loop.create_server(lambda: AsyncioDriver(Channel(server)), ...)`, quickest on uvloop."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.data_received = channel.data_received  # type: ignore[method-assign]
+        self.connection_lost = channel.connection_lost  # type: ignore[method-assign, assignment]
+        self.pause_writing = channel.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = channel.resume_writing  # type: ignore[method-assign]
+
+    def connection_made(self, transport: Any) -> None:
+        """As asyncio.Protocol."""
+        peer = transport.get_extra_info("peername")
+        self.channel.connection_made(transport, peer[0] if isinstance(peer, tuple) else "")
+
+
+class AsTwisted:
+    """asyncio's transport, by the names that whoever reaches for `request.transport` expects."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self.write = transport.write
+        self.loseConnection = transport.close
+        self.abortConnection = transport.abort
+        self.pauseProducing = transport.pause_reading
+        self.resumeProducing = transport.resume_reading
+
+    @property
+    def disconnecting(self) -> bool:
+        """Whether it is being closed."""
+        return bool(self._transport.is_closing())
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """As ITransport."""
+        self.write(b"".join(data))
+
+    def getPeer(self) -> IPv4Address | IPv6Address | UNIXAddress:
+        """As ITransport."""
+        return _address(self._transport.get_extra_info("peername"))
+
+    def getHost(self) -> IPv4Address | IPv6Address | UNIXAddress:
+        """As ITransport."""
+        return _address(self._transport.get_extra_info("sockname"))
+
+
+def _address(name: Any) -> IPv4Address | IPv6Address | UNIXAddress:
+    if not isinstance(name, tuple):
+        return UNIXAddress(name or None)
+    return (IPv4Address if len(name) == 2 else IPv6Address)("TCP", *name)
+
+
+def as_twisted(transport: Any) -> Any:
+    """Twisted's transport beneath a channel's, or one that looks alike."""
+    return transport.twisted if isinstance(transport, OfTwisted) else AsTwisted(transport)

@@ -1,0 +1,103 @@
+"""Heads of HTTP/1.1 messages: what a request's must satisfy beyond what llhttp sees to, and how a reply's is written.
+
+llhttp, in its strict mode, refuses obs-fold, bare CR and LF, NUL, blanks before the colon, a Content-Length that is
+doubled, signed, listed or beside a Transfer-Encoding, and malformed chunks. What it lets pass is refused here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
+
+Fields = Sequence[tuple[bytes, bytes]]
+
+# By RFC 9110; older Pythons have older phrases for two of them.
+PHRASES = {each.value: each.phrase for each in HTTPStatus} | {413: "Content Too Large", 422: "Unprocessable Content"}
+STATUS_LINES = {status: f"HTTP/1.1 {status} {phrase}\r\n".encode() for status, phrase in PHRASES.items()}
+BODILESS = frozenset({*range(100, 200), 204, 304})  # statuses whose replies have no body (RFC 9112, section 6.3)
+
+# RFC 3986, section 3.2.2, and a port; no userinfo (RFC 9110, section 4.2.4). Empty where the target has no authority.
+_HOST = re.compile(rb"(?:(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+\])?(?::[0-9]{0,5})?")
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
+
+
+class Refused(Exception):
+    """Raised when a request cannot be taken: `status` is what it is answered with, and then its connection ends."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+def examine(version: str, method: bytes, target: bytes, fields: Fields) -> tuple[int | None, bool]:
+    """How long the body is, None when only its end will tell, and whether its sender waits for 100 Continue.
+
+    Raises Refused for what may not be taken: what two readers could understand differently is read by none.
+    """
+    if version not in ("1.1", "1.0"):
+        raise Refused(505, f"HTTP/{version} is not spoken here; HTTP/1.1 is.")
+    length: int | None = 0
+    host: bytes | None = None
+    expects = False
+    for name, value in fields:
+        match len(name):
+            case 4 if name.lower() == b"host":
+                if host is not None:
+                    raise Refused(400, "A request has one Host; this one has more.")
+                host = value.strip(b" \t")
+            case 6 if name.lower() == b"expect":
+                if value.strip(b" \t").lower() != b"100-continue":
+                    raise Refused(417, "The only expectation met is 100-continue.")
+                expects = version == "1.1"
+            case 14 if name.lower() == b"content-length":
+                digits = value.strip(b" \t")
+                if digits[:1] == b"0" and digits != b"0":
+                    raise Refused(400, "A Content-Length has no leading zeros.")
+                length = int(digits)
+            case 17 if name.lower() == b"transfer-encoding":
+                if version == "1.0":
+                    raise Refused(400, "HTTP/1.0 has no Transfer-Encoding.")
+                if value.strip(b" \t").lower() != b"chunked":
+                    raise Refused(400, "The only Transfer-Encoding taken is chunked.")
+                length = None
+    if host is None and version == "1.1":
+        raise Refused(400, "A request has one Host; this one has none.")
+    if host and not _HOST.fullmatch(host):
+        raise Refused(400, "The Host is malformed.")
+    if target[:1] != b"/" or b"#" in target:
+        _examine_target(method, target, host)
+    return length, expects
+
+
+def _examine_target(method: bytes, target: bytes, host: bytes | None) -> None:
+    if b"#" in target:
+        raise Refused(400, "A request's target has no fragment.")
+    if target == b"*":
+        if method != b"OPTIONS":
+            raise Refused(400, "Only OPTIONS asks for *.")
+        return
+    absolute = _ABSOLUTE.match(target)
+    if absolute is None:
+        raise Refused(400, "A request's target is a path; this server is no proxy.")
+    if not absolute[1] or not _HOST.fullmatch(absolute[1]):
+        raise Refused(400, "The authority of the request's target is malformed.")
+    if host is not None and absolute[1].lower() != host.lower():
+        raise Refused(400, "The request's target and its Host name two hosts.")
+
+
+def reply_head(status: int, fields: Iterable[tuple[bytes, bytes]], reason: bytes | None = None) -> bytes:
+    """A reply's head. ValueError when a field, or the reason, would end its line or the head before its time."""
+    if reason is None and status in STATUS_LINES:
+        parts = [STATUS_LINES[status]]
+    else:
+        parts = [b"HTTP/1.1 %d %b\r\n" % (status, reason or b"")]
+    lines = 2
+    for name, value in fields:
+        parts += (name, b": ", value, b"\r\n")
+        lines += 1
+    parts.append(b"\r\n")
+    head = b"".join(parts)
+    if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
+        raise ValueError(f"A reply's head of {lines - 2} fields has a CR, LF or NUL within: {head[:200]!r}")
+    return head

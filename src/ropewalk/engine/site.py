@@ -1,0 +1,193 @@
+"""`Site(resource)`: any IResource, a Klein application's among them, served through our channel.
+
+What it serves gets an authentic `twisted.web.server.Request`, so that whatever worked, works. Only the channel that the
+request knows is another: `_Answering`, one for each request, as Twisted's own is for HTTP/2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.internet._producer_helpers import _PullToPush
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IProtocol, ISSLTransport
+from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
+from twisted.web.resource import IResource
+from twisted.web.server import Request
+from twisted.web.server import Site as TwistedSite
+
+from .channel import Channel
+from .drivers import AsyncioDriver, OfTwisted, TwistedDriver, as_twisted
+from .exchange import Exchange
+from .limits import DEFAULT, Limits
+from .server import Server
+
+_VERSIONS = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0"}
+
+
+class Site(TwistedSite):
+    """A protocol factory for `listenTCP`, `listenSSL` and endpoints; a drop-in for `twisted.web.server.Site`."""
+
+    displayTracebacks = False
+
+    def __init__(
+        self,
+        resource: IResource,
+        requestFactory: Any = Request,
+        *args: Any,
+        reactor: Any = None,
+        limits: Limits = DEFAULT,
+        **kwargs: Any,
+    ) -> None:
+        """The arguments of `twisted.web.server.Site`, and `limits`."""
+        if reactor is None:
+            from twisted.internet import reactor
+        super().__init__(resource, requestFactory, *args, reactor=reactor, **kwargs)
+        self.server = Server(self._serve, reactor, limits)
+
+    def buildProtocol(self, addr: Any) -> IProtocol:  # type: ignore[override]  # Twisted's says: its own channel
+        """As IProtocolFactory."""
+        driver = TwistedDriver(Channel(self.server))
+        driver.factory = self
+        return driver
+
+    def asyncio_protocol(self) -> AsyncioDriver:
+        """The same for `loop.create_server(site.asyncio_protocol, ...)`: quicker, where the reactor runs on uvloop."""
+        return AsyncioDriver(Channel(self.server))
+
+    def _serve(self, exchange: Exchange) -> _Answering:
+        return _Answering(self, exchange)
+
+
+class _Answering:
+    """What a `twisted.web` Request takes for its channel, and what an exchange takes for its receiver."""
+
+    def __init__(self, site: Site, exchange: Exchange) -> None:
+        self.site = self.factory = site
+        self.transport = as_twisted(exchange.transport)
+        self._exchange = exchange
+        self._producer: Any = None
+        self._pulled = False
+        self._request = request = site.requestFactory(self)
+        headers = request.requestHeaders
+        for name, value in exchange.fields:
+            headers.addRawHeader(name, value)
+        request.gotLength(exchange.length)
+        if headers.hasHeader(b"cookie"):
+            request.parseCookies()
+
+    # -- the exchange's receiver
+
+    def chunk(self, data: bytes) -> None:
+        """As Receiver."""
+        self._request.handleContentChunk(data)
+
+    def complete(self) -> None:
+        """As Receiver."""
+        exchange = self._exchange
+        self._request.requestReceived(exchange.method, exchange.target, _VERSIONS[exchange.version])
+
+    def lost(self) -> None:
+        """As Receiver."""
+        self._stop_pulling()
+        self._request.connectionLost(Failure(ConnectionDone()))
+
+    def pause(self) -> None:
+        """As Receiver."""
+        if self._producer is not None:
+            self._producer.pauseProducing()
+
+    def resume(self) -> None:
+        """As Receiver."""
+        if self._producer is not None:
+            self._producer.resumeProducing()
+
+    # -- the request's channel; the names are Twisted's
+
+    def getPeer(self) -> Any:
+        """Where the client is."""
+        return self.transport.getPeer()
+
+    def getHost(self) -> Any:
+        """Where it reached us."""
+        return self.transport.getHost()
+
+    def isSecure(self) -> bool:
+        """Whether by TLS."""
+        return ISSLTransport(self.transport, None) is not None
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        """The reply's head; the request frames the body itself."""
+        fields = [(name, value) for name, values in headers.getAllRawHeaders() for value in values]
+        self._exchange.start(int(code), fields, reason, framed=True)
+
+    def write(self, data: bytes) -> None:
+        """Some of its body, framed."""
+        self._exchange.write(data)
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """Likewise."""
+        self._exchange.write(b"".join(data))
+
+    def requestDone(self, request: Any) -> None:
+        """The reply is complete."""
+        self._exchange.end()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """`producer` makes the body, as fast as the client takes it."""
+        if self._producer is not None:
+            raise RuntimeError(
+                f"{self._producer!r} is the producer of this reply already; {producer!r} cannot be, too."
+            )
+        self._pulled = not streaming
+        self._producer = producer if streaming else _PullToPush(producer, self)
+        if not streaming:
+            self._producer.startStreaming()
+
+    def unregisterProducer(self) -> None:
+        """It has made all of it."""
+        self._stop_pulling()
+        self._producer = None
+
+    def loseConnection(self) -> None:
+        """End the connection, whatever of the reply is missing."""
+        self._exchange.close()
+
+    def abortConnection(self) -> None:
+        """At once."""
+        self._exchange.abort()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        # What Twisted calls for a form that cannot be read.
+        self._exchange.keeps = False
+        self._exchange.reply(400, ())
+
+    def _protocolUpgradeForWebsockets(self, protocol: IProtocol) -> None:
+        # What Twisted's own WebSocket calls; it writes the reply's head itself.
+        self._exchange.upgrade(_Upgraded(protocol, self.transport))
+
+    def _stop_pulling(self) -> None:
+        if self._producer is not None and self._pulled:
+            self._producer.stopStreaming()
+
+
+class _Upgraded(asyncio.Protocol):
+    """A Twisted protocol that a connection has become."""
+
+    def __init__(self, protocol: Any, transport: Any) -> None:
+        self._protocol = protocol
+        self._transport = transport
+
+    def connection_made(self, transport: Any) -> None:
+        if isinstance(transport, OfTwisted):
+            transport.unregister()
+        self._protocol.makeConnection(self._transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._protocol.dataReceived(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._protocol.connectionLost(Failure(error or ConnectionDone()))
