@@ -9,7 +9,8 @@ from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from ropewalk.http.site import FRESH_GRACE, USED_GRACE, Site
+from ropewalk.engine.channel import FRESH_GRACE, USED_GRACE
+from ropewalk.http.site import Site
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 UPLOAD = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\n"

@@ -21,7 +21,8 @@ from twisted.python.failure import Failure
 
 from ropewalk import RopewalkError, Service, get, given, post
 from ropewalk.http.sessions import Session
-from ropewalk.http.site import FLOOD, FRESH_GRACE, USED_GRACE
+from ropewalk.engine.channel import FRESH_GRACE, USED_GRACE
+from ropewalk.http.site import FLOOD
 from ropewalk.testing import World
 
 IDLE = 60.0  # seconds: Twisted's own timeout of a connection on which nothing comes

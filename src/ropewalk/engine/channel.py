@@ -382,7 +382,7 @@ class Channel:
     def _answer_refusal(self) -> None:
         refused, self._refusal = self._refusal, None
         assert refused is not None
-        self.write(self.server.refusal(refused.status, str(refused)))
+        self.write(self.server.refusal(refused))
         self._close(linger=True)
 
     def _close(self, *, linger: bool) -> None:
@@ -393,14 +393,14 @@ class Channel:
             self._end()
 
     def _linger(self) -> None:
-        self.transport.write_eof()
+        self._begin_stage()  # first: the transport may be gone behind this
         for reason in tuple(self._holds):
             self.release(reason)
-        self._begin_stage()
+        self.transport.write_eof()
 
     def _finish(self) -> None:
-        self.transport.close()
         self._begin_stage()
+        self.transport.close()
 
     # -- its deadline
 

@@ -13,16 +13,32 @@ from twisted.internet.defer import Deferred
 from .channel import Channel
 from .deadlines import Deadlines
 from .exchange import Exchange, Receiver
-from .heads import PHRASES, reply_head
+from .heads import PHRASES, Refused, reply_head
 from .limits import DEFAULT, Limits
+
+
+def problem(refused: Refused) -> bytes:
+    """A problem document (RFC 9457) that says no more than the status and the reason."""
+    said = {"type": "about:blank", "title": PHRASES[refused.status], "status": refused.status, "detail": str(refused)}
+    return msgspec.json.encode(said)
 
 
 class Server:
     """Of one listener. `counts`: what was refused or cut off, by what for."""
 
-    def __init__(self, serve: Callable[[Exchange], Receiver], clock: Any, limits: Limits = DEFAULT) -> None:
-        """`serve(exchange)` is called when a request's head is there; `clock`: an IReactorTime."""
+    def __init__(
+        self,
+        serve: Callable[[Exchange], Receiver],
+        clock: Any,
+        limits: Limits = DEFAULT,
+        told: Callable[[Refused], bytes] = problem,
+    ) -> None:
+        """`serve(exchange)` is called when a request's head is there; `clock`: an IReactorTime.
+
+        `told(refused)`: the problem document for one that is not taken.
+        """
         self.serve = serve
+        self._told = told
         self.limits = limits
         self.seconds: Callable[[], float] = clock.seconds
         self.deadlines = Deadlines(clock)
@@ -58,17 +74,15 @@ class Server:
             for each in waiting:
                 each.callback(None)
 
-    def refusal(self, status: int, detail: str) -> bytes:
-        """A reply that no application gives, as a problem document (RFC 9457)."""
-        body = msgspec.json.encode(
-            {"type": "about:blank", "title": PHRASES[status], "status": status, "detail": detail}
-        )
+    def refusal(self, refused: Refused) -> bytes:
+        """The reply to what no application is asked."""
+        body = self._told(refused)
         fields = [
             (b"content-type", b"application/problem+json"),
             (b"content-length", b"%d" % len(body)),
             (b"connection", b"close"),
         ]
-        return reply_head(status, fields) + body
+        return reply_head(refused.status, fields) + body
 
     def drain(self) -> None:
         """From now on each connection ends with the reply to its next request, or when it has none."""

@@ -21,9 +21,10 @@ from twisted.web.server import Site as TwistedSite
 
 from .channel import Channel
 from .drivers import AsyncioDriver, OfTwisted, TwistedDriver, as_twisted
-from .exchange import Exchange
+from .exchange import Exchange, Receiver
+from .heads import Refused
 from .limits import DEFAULT, Limits
-from .server import Server
+from .server import Server, problem
 
 _VERSIONS = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0"}
 
@@ -46,7 +47,7 @@ class Site(TwistedSite):
         if reactor is None:
             from twisted.internet import reactor
         super().__init__(resource, requestFactory, *args, reactor=reactor, **kwargs)
-        self.server = Server(self._serve, reactor, limits)
+        self.server = Server(self.serve, reactor, limits, self.told)
 
     def buildProtocol(self, addr: Any) -> IProtocol:  # type: ignore[override]  # Twisted's says: its own channel
         """As IProtocolFactory."""
@@ -58,8 +59,13 @@ class Site(TwistedSite):
         """The same for `loop.create_server(site.asyncio_protocol, ...)`: quicker, where the reactor runs on uvloop."""
         return AsyncioDriver(Channel(self.server))
 
-    def _serve(self, exchange: Exchange) -> _Answering:
+    def serve(self, exchange: Exchange) -> Receiver:
+        """Who takes the body of a request, and answers it."""
         return _Answering(self, exchange)
+
+    def told(self, refused: Refused) -> bytes:
+        """The problem document for a request that is not taken."""
+        return problem(refused)
 
 
 class _Answering:

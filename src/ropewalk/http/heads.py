@@ -11,7 +11,7 @@ from ..codec import problem
 from ..errors import RopewalkError
 from ..message import Response
 
-_OWN = ("ropewalk-", "baggage")
+OWN = ("ropewalk-", "baggage")
 
 
 def read_headers(request: Any, *, keep_own: bool) -> dict[str, str]:
@@ -23,7 +23,7 @@ def read_headers(request: Any, *, keep_own: bool) -> dict[str, str]:
     own: list[bytes] = []
     for name, values in request.requestHeaders.getAllRawHeaders():
         key = name.decode("latin-1").lower()
-        if not keep_own and key.startswith(_OWN):
+        if not keep_own and key.startswith(OWN):
             own.append(name)
         elif len(values) == 1:
             headers[key] = values[0].decode("latin-1")

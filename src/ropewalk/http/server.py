@@ -8,7 +8,7 @@ own `app`, if it has one. Every error is a problem document.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -95,9 +95,8 @@ def application(
     `behind(resource, name)` puts `own` behind the filters, where its mounts are already.
     """
     app = Klein()
-    for operation in wire.description.operations.values():
-        if wire.serves(operation):
-            _route(app, operation, wire)
+    for place in places(wire):
+        _route(app, wire, *place)
     for path, mounted in (mounts or {}).items():
         mount(app, path, partial(_same, mounted))
     resource = behind(own.resource(), "app") if own is not None else None
@@ -105,18 +104,27 @@ def application(
     return app
 
 
-def _route(app: Klein, operation: Operation, wire: Wire) -> None:
+def places(wire: Wire) -> Iterator[tuple[str, str, str, Operation]]:
+    """Where a listener's operations are: Klein's endpoint, the route, its method, the operation."""
+    description = wire.description
+    for operation in description.operations.values():
+        if not wire.serves(operation):
+            continue
+        if operation.route is not None:
+            yield operation.name, operation.route, operation.method or "POST", operation
+            continue
+        for service in description.names:
+            for name in (operation.name, *(alias.rpartition(".")[2] for alias in operation.aliases)):
+                path = f"/-/{service}/{description.major}/{name}"
+                yield path, path, "POST", operation
+
+
+def _route(app: Klein, wire: Wire, endpoint: str, route: str, method: str, operation: Operation) -> None:
     def answer(request: Any, **path: Any) -> Deferred[Any]:
         return _Exchange(wire, operation, request, path).begin()
 
     answer.__name__ = operation.name
-    if operation.route is not None:
-        app.route(operation.route, methods=[operation.method], endpoint=operation.name)(answer)
-    else:
-        for service in wire.description.names:
-            for name in (operation.name, *(alias.rpartition(".")[2] for alias in operation.aliases)):
-                path = f"/-/{service}/{wire.description.major}/{name}"
-                app.route(path, methods=["POST"], endpoint=path)(answer)
+    app.route(route, methods=[method], endpoint=endpoint)(answer)
 
 
 def _same(resource: IResource) -> IResource:
@@ -134,7 +142,15 @@ def mount(app: Klein, path: str, resource: Callable[[], IResource]) -> None:
 
 
 class ServiceResource(KleinResource):
-    """A service as an IResource; any `twisted.web` Site can serve it."""
+    """A service as an IResource; any `twisted.web` Site can serve it.
+
+    `wire` and `url_map` are for a Site that can answer operations without it.
+    """
+
+    def __init__(self, app: Klein, wire: Wire) -> None:
+        super().__init__(app)
+        self.wire = wire
+        self.url_map = app.url_map
 
     def render(self, request: Any) -> Any:
         """Refuse a path that is not UTF-8 with a problem document, and leave the rest to Klein."""
@@ -244,24 +260,12 @@ class _HTTPPayload:
         if operation.binding.content_types:
             content = request.content
             if content.closed:  # with its connection, while a filter waited
-                gone = Unavailable(f"{operation.id}: the client is gone, and what it sent with it.")
-                gone.ran = "no"
-                raise gone
+                raise gone(operation)
             content.seek(0, 2)
-            if content.tell() > operation.max_body:
-                raise ContentTooLarge(
-                    f"{operation.id} takes {operation.max_body} bytes, the body has {content.tell()}.",
-                    max_body=operation.max_body,
-                )
+            check_size(operation, content.tell())
             content.seek(0)
             body = content.read()
-        _, _, query = request.uri.partition(b"?")
-        try:
-            pairs = read_query(query.decode("utf-8")) if query else ()
-        except UnicodeDecodeError as error:
-            raise BadRequest("The query is not UTF-8.") from error
-        cookies = read_cookies(headers["cookie"]) if "cookie" in headers else {}
-        parts = Parts(self._path, pairs, headers, cookies, headers.get("content-type", ""), body)
+        parts = parts_of(request.uri, self._path, headers, body)
         if visit is not None and visit.has_cookie and operation.binding.reads_form:
             parts.form = read_form(parts.content_type, body)
             check_token(visit, headers, parts.form)
@@ -274,6 +278,32 @@ class _HTTPPayload:
         if source is None:
             raise TypeError(f"{self._operation.id}: nothing supplies a {type!r} here.")
         return source(self._request)
+
+
+def gone(operation: Operation) -> Unavailable:
+    """What becomes of a request whose client has left before it was read."""
+    error = Unavailable(f"{operation.id}: the client is gone, and what it sent with it.")
+    error.ran = "no"
+    return error
+
+
+def check_size(operation: Operation, size: int) -> None:
+    """Raise ContentTooLarge for a body of more bytes than the operation takes."""
+    if size > operation.max_body:
+        raise ContentTooLarge(
+            f"{operation.id} takes {operation.max_body} bytes, the body has {size}.", max_body=operation.max_body
+        )
+
+
+def parts_of(target: bytes, path: Mapping[str, Any], headers: Mapping[str, str], body: bytes) -> Parts:
+    """What of a request its arguments are decoded from. Raises BadRequest for a query that is not UTF-8."""
+    _, _, query = target.partition(b"?")
+    try:
+        pairs = read_query(query.decode("utf-8")) if query else ()
+    except UnicodeDecodeError as error:
+        raise BadRequest("The query is not UTF-8.") from error
+    cookies = read_cookies(headers["cookie"]) if "cookie" in headers else {}
+    return Parts(path, pairs, headers, cookies, headers.get("content-type", ""), body)
 
 
 def write_response(request: Any, response: Response, operation: Operation) -> bytes:

@@ -72,7 +72,7 @@ def surface(
         for path, answer in {**documented(wire.description), **(inside or {})}.items():
             if path.partition("/-/")[0] not in taken:  # what lies beneath "/-/" goes with its page
                 app.route(path, methods=["GET"], endpoint=path)(answer)
-    resource: IResource = ServiceResource(app)
+    resource: IResource = ServiceResource(app, wire)
     return resource if cors is None else AllowOrigins(resource, cors)
 
 

@@ -1,0 +1,170 @@
+"""Operations straight from the engine: a request that needs nothing of `twisted.web` meets nothing of it.
+
+What asks for more than its arguments (the raw IRequest, a session, a form under the guard of a cookie, an error page),
+and what streams, takes the way over Klein, as everything does on a stock Site. Both ways end in the same handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from twisted.logger import Logger
+
+from ..codec import problem
+from ..context import Context
+from ..driver import Run
+from ..engine.exchange import Exchange
+from ..engine.router import Router
+from ..errors import NotAcceptable, RopewalkError
+from ..message import Principal, Request
+from ..operation import Operation
+from ..telemetry.propagation import RAN, extract
+from .accept import accepts
+from .heads import OWN
+from .server import ServiceResource, Wire, check_size, gone, parts_of, places
+
+_OF_ANY_WIRE = (Principal, Context, Request)  # what an operation may be given without its HTTP request
+_log = Logger("ropewalk.http")
+
+
+class Direct:
+    """The operations of one listener that can be answered so."""
+
+    def __init__(self, resource: ServiceResource) -> None:
+        self._wire = resource.wire
+        self._router = Router(resource.url_map)
+        self._operations = {endpoint: each for endpoint, _, _, each in places(resource.wire) if _needs_no_request(each)}
+
+    def take(self, exchange: Exchange) -> Answering | None:
+        """Who answers it; None when it has to go over Klein."""
+        found = self._router.find(exchange.method, exchange.target)
+        if found is None:
+            return None
+        endpoint, path = found
+        operation = self._operations.get(endpoint)
+        if operation is None:
+            return None
+        wire = self._wire
+        headers = _headers(exchange, keep_own=not wire.public)
+        if wire.sessions is not None and ("cookie" in headers or operation.binding.reads_form):
+            return None
+        if wire.error_page is not None and "html" in headers.get("accept", ""):
+            return None
+        return Answering(wire, operation, path, headers, exchange)
+
+
+def _needs_no_request(operation: Operation) -> bool:
+    return not operation.streams and all(kind in _OF_ANY_WIRE for kind in operation.binding.given.values())
+
+
+def _headers(exchange: Exchange, *, keep_own: bool) -> dict[str, str]:
+    """As `heads.read_headers`."""
+    headers: dict[str, str] = {}
+    for raw, value in exchange.fields:
+        name = raw.decode("ascii").lower()
+        text = value.decode("latin-1").strip(" \t")
+        if name in headers:
+            headers[name] += ("; " if name == "cookie" else ", ") + text
+        elif keep_own or not name.startswith(OWN):
+            headers[name] = text
+    return headers
+
+
+class Answering:
+    """One exchange of one operation: the exchange's Receiver, and the payload of its Request."""
+
+    __slots__ = ("_body", "_exchange", "_gone", "_headers", "_operation", "_path", "_run", "_wire")
+
+    def __init__(
+        self, wire: Wire, operation: Operation, path: Mapping[str, Any], headers: dict[str, str], exchange: Exchange
+    ) -> None:
+        self._wire = wire
+        self._operation = operation
+        self._path = path
+        self._headers = headers
+        self._exchange = exchange
+        self._body: list[bytes] = []
+        self._run: Run[None] | None = None
+        self._gone = False
+
+    # -- the exchange's receiver
+
+    def chunk(self, data: bytes) -> None:
+        """As Receiver."""
+        self._body.append(data)
+
+    def complete(self) -> None:
+        """As Receiver."""
+        self._run = self._wire.driver.start(self._answer(), self._ended)
+
+    def lost(self) -> None:
+        """As Receiver. Only what may be cancelled is; the rest runs to its deadline."""
+        self._gone = True
+        if self._run is not None and self._operation.cancellable:
+            self._run.interrupt()
+
+    def pause(self) -> None:
+        """As Receiver: there is nothing to hold back."""
+
+    def resume(self) -> None:
+        """As Receiver."""
+
+    # -- the request's payload
+
+    async def read(self) -> Mapping[str, Any]:
+        """As Payload."""
+        if self._gone:
+            raise gone(self._operation)
+        body = b"".join(self._body)
+        check_size(self._operation, len(body))
+        return self._operation.binding.decode(parts_of(self._exchange.target, self._path, self._headers, body))
+
+    def supply(self, type: Any) -> Any:
+        """As Payload."""
+        raise TypeError(f"{self._operation.id}: nothing supplies a {type!r} here.")
+
+    # -- the answer
+
+    async def _answer(self) -> None:
+        operation, wire, headers = self._operation, self._wire, self._headers
+        try:
+            if not operation.accepts_any and not accepts(headers.get("accept"), operation.content_type):
+                raise NotAcceptable(f"This operation answers {operation.content_type}.")
+            context = extract(headers, wire.seconds(), wire.description.name, operation.id, trusted=not wire.public)
+            response = await wire.handler(Request(operation, self, context, metadata=headers))
+        except RopewalkError as error:
+            self._refuse(error)
+            return
+        except asyncio.CancelledError:
+            raise
+        except Exception:  # logged with its traceback by the trace filter, which knows the operation
+            self._refuse(RopewalkError())
+            return
+        try:
+            said, body = operation.sent(response)
+            self._reply(response.status, [*said, *(("set-cookie", cookie) for cookie in response.cookies)], body)
+        except Exception:
+            _log.failure("{operation} answered what cannot be sent", operation=operation.id)
+            self._refuse(RopewalkError())
+
+    def _ended(self, run: Run[None]) -> None:
+        if run.cancelled():
+            if not self._gone:
+                self._exchange.abort()
+        else:
+            run.result()  # raises what is left to raise
+
+    def _refuse(self, error: RopewalkError) -> None:
+        public = self._wire.public
+        said = [("content-type", problem.CONTENT_TYPE), *error.headers]
+        if not public:
+            said.append((RAN, error.ran))
+        self._reply(error.status, said, msgspec.json.encode(problem.to_problem(error, redact=public)))
+
+    def _reply(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        if not self._gone:
+            fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+            self._exchange.reply(status, fields, body)
