@@ -20,12 +20,12 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from ropewalk import RopewalkError, Service, get, given, post
-from ropewalk.http.sessions import Session
 from ropewalk.engine.channel import FRESH_GRACE, USED_GRACE
-from ropewalk.http.site import FLOOD
+from ropewalk.engine.deadlines import EVERY
+from ropewalk.engine.limits import DEFAULT as LIMITS
+from ropewalk.http.sessions import Session
 from ropewalk.testing import World
 
-IDLE = 60.0  # seconds: Twisted's own timeout of a connection on which nothing comes
 DRAIN_LIMIT = 30.0  # seconds, by default
 
 
@@ -236,10 +236,10 @@ CONVERSATIONS: Mapping[str, tuple[bytes, list[tuple[int, bytes | None]], bool]] 
     "no JSON": (asked("/notes", "POST", body=b"{") + asked("/rooms/1"), [(400, None), (200, b'"room 1"')], True),
     "an end that is asked for": (asked("/rooms/1", "GET", "Connection: close"), [(200, b'"room 1"')], False),
     "an older client": (asked("/rooms/1", version="1.0"), [(200, b'"room 1"')], False),
-    "no HTTP": (b"what is this?\r\n\r\n", [(400, b"")], False),
+    "no HTTP": (b"what is this?\r\n\r\n", [(400, None)], False),
     "two lengths": (
         b"POST /notes HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
-        [(400, b"")],
+        [(400, None)],
         False,
     ),
 }
@@ -280,16 +280,20 @@ def test_a_connection_is_used_again_and_again(inn):
     assert {("outside", "rooms/1"): 1} == inn.world.open_connections()
 
 
-def test_a_body_that_never_ends_is_cut_off(inn):
+def test_a_body_that_never_ends_is_refused_and_cut_off(inn):
     client = inn.connect()
     site = inn.world.processes["rooms/1"]._sites[0]
 
-    client.send(asked("/notes", "POST", "Content-Type: application/json", f"Content-Length: {1 << 40}"))
-    for _ in range(FLOOD + 2):
-        client.send(b"x" * site.max_body)
+    client.send(asked("/notes", "POST", "Content-Type: application/json", "Transfer-Encoding: chunked"))
+    while not client.replies:
+        client.send(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
         inn.world.advance(0.1)
+    for _ in range(10):
+        client.send(b"x")  # it does not even hear that
+        inn.world.advance(1)
 
-    assert (ConnectionLost, [], {}) == (client.closed_by, inn.rooms.seen, site.channels)
+    assert [413] == [status for status, _ in client.replies]
+    assert ([], {}) == (inn.rooms.seen, site.server.channels)
 
 
 @pytest.mark.parametrize("heard", range(1, len(asked("/notes", "POST", body=NOTE)), 17))
@@ -300,30 +304,42 @@ def test_a_client_that_is_gone_before_the_end_of_its_request_has_asked_nothing(i
     client.transport.loseConnection()
     inn.world.advance(1)
 
-    assert ([], {}) == (inn.rooms.seen, inn.world.processes["rooms/1"]._sites[0].channels)
+    assert ([], {}) == (inn.rooms.seen, inn.world.processes["rooms/1"]._sites[0].server.channels)
 
 
-def test_a_slow_sender_is_waited_for_as_long_as_something_comes(inn):
+def test_a_slow_sender_is_waited_for_until_the_deadlines_of_head_and_body(inn):
     client = inn.connect()
+    head, body = asked("/notes", "POST", body=NOTE)[: -len(NOTE)], NOTE
 
-    for byte in asked("/notes", "POST", body=NOTE):
-        inn.world.advance(IDLE - 1)
-        client.send(bytes([byte]))
+    for part, seconds in ((head, LIMITS.head_time), (body, LIMITS.body_grace)):
+        for byte in part:
+            inn.world.advance((seconds - 0.5) / len(part))
+            client.send(bytes([byte]))
     inn.world.advance(1)
 
     assert [(200, NOTE)] == client.replies
 
 
-@pytest.mark.parametrize("said", [b"", asked("/rooms/1"), asked("/notes", "POST", body=NOTE)[:-1]])
-def test_a_connection_on_which_nothing_comes_is_closed_in_the_end(inn, said):
+@pytest.mark.parametrize(
+    ("said", "answered", "after"),
+    [
+        (b"", [], LIMITS.head_time),
+        (b"GET", [408], LIMITS.head_time),
+        (asked("/rooms/1"), [200], LIMITS.idle),
+        (asked("/rooms/1") + b"GET", [200, 408], LIMITS.head_time),
+        (asked("/notes", "POST", body=NOTE)[:-1], [408], LIMITS.body_grace),
+    ],
+)
+def test_a_connection_on_which_nothing_comes_is_closed_in_the_end(inn, said, answered, after):
     client = inn.connect()
     client.send(said)
     begin = inn.world.now
 
-    inn.world.until(lambda: client.closed_by is not None, timeout=2 * IDLE)
+    inn.world.until(lambda: client.closed_by is not None, timeout=2 * after)
 
     assert ConnectionDone is client.closed_by
-    assert 0 <= client.closed_at - begin - IDLE < 0.01
+    assert answered == [status for status, _ in client.replies]
+    assert 0 <= client.closed_at - begin - after < EVERY + 0.1
 
 
 def test_what_does_not_answer_before_its_deadline_is_refused_at_that_moment(inn):

@@ -31,7 +31,7 @@ PIECE = 64 << 10  # bytes that a transport is given at once: when it has room ag
 USED_GRACE = 0.25
 FRESH_GRACE = 1.0
 
-Reason = Literal["queue", "body", "peer"]  # not to read on: requests wait; the application, or the peer, takes no more
+Reason = Literal["queue", "body"]  # not to read on: requests wait; the application takes no more
 
 
 class Transport(Protocol):
@@ -124,7 +124,6 @@ class Channel:
     def pause_writing(self) -> None:
         """The transport has no room."""
         self._stuck = True
-        self.hold("peer")
         self._begin_stage()
         if self._current is not None and self._current.receiver is not None:
             self._current.receiver.pause()
@@ -137,10 +136,11 @@ class Channel:
             self.transport.write(self._out.popleft())
         if self._stuck:
             return
-        self.release("peer")
         if self._end is not None:
             self._end()
-        elif self._current is not None and self._current.receiver is not None:
+        elif self._current is None:
+            self._next()
+        elif self._current.receiver is not None:
             self._current.receiver.resume()
 
     # -- from llhttp
@@ -180,7 +180,7 @@ class Channel:
         )  # fmt: skip
         self._fields, self._size = [], 0  # the trailers'
         self._reading = exchange
-        if self._current is None:
+        if self._current is None and not self._stuck:
             self._start(exchange)
         else:
             self._queue.append(exchange)
@@ -341,11 +341,11 @@ class Channel:
 
     def _next(self) -> None:
         try:
-            while self._queue and self._current is None:
+            while self._queue and self._current is None and not self._stuck:
                 self._start(self._queue.popleft())
         except Refused as refused:
             self._refuse(refused)
-        if self._current is not None or self._end is not None:
+        if self._current is not None or self._queue or self._end is not None:
             return
         if self._refusal is not None:
             self._answer_refusal()
