@@ -45,8 +45,9 @@ from ropewalk import (
     post,
     put,
 )
+from ropewalk.engine.pool import Pool
 from ropewalk.errors import ConfigurationError
-from ropewalk.http.client import HTTPConnection, agent
+from ropewalk.http.client import HTTPConnection
 from ropewalk.http.openapi import document
 from ropewalk.http.stub import read, stub
 from ropewalk.service import client_of, describe
@@ -1393,8 +1394,8 @@ def shop_url() -> Iterator[str]:
 async def test_a_fastapi_application_is_called_like_a_sibling(imported, shop_url, running):
     module = imported(stub(json.loads(json.dumps(shop().openapi()))))
     things = module.ShopOfThings
-    requests = agent(running)
-    connection = HTTPConnection(requests, shop_url, "shop-of-things", 1, running.seconds)
+    pool = Pool(running)
+    connection = HTTPConnection(pool, shop_url, "shop-of-things", 1, running.seconds)
     client = client_of(things, connection)
     lamp = module.ItemInput(
         name="Lamp",
@@ -1424,7 +1425,7 @@ async def test_a_fastapi_application_is_called_like_a_sibling(imported, shop_url
         with pytest.raises(Unprocessable):
             await client.create_item(module.ItemInput(name="", price=1))
     finally:
-        await requests._pool.closeCachedConnections()
+        await pool.close()
 
     assert stored == found
     assert ("Lamp", module.Size.EXTRA_LARGE, module.Puppy(barks=True), "fragile") == (

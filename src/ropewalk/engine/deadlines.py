@@ -27,18 +27,18 @@ class Deadlines:
     def __init__(self, clock: Any) -> None:
         """`clock`: an IReactorTime."""
         self._clock = clock
-        self._timed: dict[Timed, None] = {}  # in the order they came
+        self.timed: dict[Timed, None] = {}  # in the order they came
         self._timer: Any = None
         self._next = NEVER
 
     def add(self, timed: Timed) -> None:
         """Watch over it from now on."""
-        self._timed[timed] = None
+        self.timed[timed] = None
 
     def discard(self, timed: Timed) -> None:
         """Watch over it no more."""
-        self._timed.pop(timed, None)
-        if not self._timed and self._timer is not None:
+        self.timed.pop(timed, None)
+        if not self.timed and self._timer is not None:
             self._timer.cancel()
             self._timer, self._next = None, NEVER
 
@@ -58,10 +58,10 @@ class Deadlines:
         self._timer, self._next = None, NEVER
         now = self._clock.seconds()
         earliest = NEVER
-        for timed in list(self._timed):
+        for timed in list(self.timed):
             if timed.deadline <= now:
                 timed.late(now)
-            if timed in self._timed:
+            if timed in self.timed:
                 earliest = min(earliest, timed.deadline)
         if earliest < self._next:
             self._arm(max(earliest, now + EVERY) if earliest > now else now + EVERY)

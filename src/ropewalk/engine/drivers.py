@@ -5,13 +5,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from typing import Any
+from typing import Protocol as Shape
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from zope.interface import implementer
 
-from .channel import Channel
+
+class Channel(Shape):
+    """What is driven: a server's connection, or a client's."""
+
+    def connection_made(self, transport: Any, peer: str = "") -> None:
+        """`transport` is a `channel.Transport`; `peer` its address, "" when it has none."""
+
+    def data_received(self, data: bytes) -> None:
+        """As asyncio.Protocol."""
+
+    def connection_lost(self, error: Exception | None = None) -> None:
+        """As asyncio.Protocol."""
+
+    def pause_writing(self) -> None:
+        """As asyncio.Protocol."""
+
+    def resume_writing(self) -> None:
+        """As asyncio.Protocol."""
 
 
 @implementer(IPushProducer)

@@ -89,9 +89,19 @@ def _examine_target(method: bytes, target: bytes, host: bytes | None) -> None:
 def reply_head(status: int, fields: Iterable[tuple[bytes, bytes]], reason: bytes | None = None) -> bytes:
     """A reply's head. ValueError when a field, or the reason, would end its line or the head before its time."""
     if reason is None and status in STATUS_LINES:
-        parts = [STATUS_LINES[status]]
-    else:
-        parts = [b"HTTP/1.1 %d %b\r\n" % (status, reason or b"")]
+        return _head(STATUS_LINES[status], fields)
+    return _head(b"HTTP/1.1 %d %b\r\n" % (status, reason or b""), fields)
+
+
+def request_head(method: bytes, target: bytes, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A request's head. ValueError as `reply_head`, and for a target with a blank."""
+    if b" " in target or b" " in method:
+        raise ValueError(f"A request's method and target have no blanks; these do: {method!r}, {target!r}")
+    return _head(b"%b %b HTTP/1.1\r\n" % (method, target), fields)
+
+
+def _head(first: bytes, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    parts = [first]
     lines = 2
     for name, value in fields:
         parts += (name, b": ", value, b"\r\n")
@@ -99,5 +109,5 @@ def reply_head(status: int, fields: Iterable[tuple[bytes, bytes]], reason: bytes
     parts.append(b"\r\n")
     head = b"".join(parts)
     if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
-        raise ValueError(f"A reply's head of {lines - 2} fields has a CR, LF or NUL within: {head[:200]!r}")
+        raise ValueError(f"A head of {lines - 2} fields has a CR, LF or NUL within: {head[:200]!r}")
     return head

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, cast
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, DNSLookupError
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.python.failure import Failure
-from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone
-from twisted.web.http import PotentialDataLoss
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IResponse
-from zope.interface import implementer
+from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.iweb import IAgent
 
 from ..buggify import buggify
 from ..codec.binding import Parts
 from ..codec.problem import from_problem
 from ..codec.routes import PLACEHOLDER
+from ..engine.client import Broken, ClientChannel, Head
+from ..engine.heads import request_head
+from ..engine.pool import Pool, Server
 from ..errors import Unavailable
 from ..message import Request, Response
 from ..operation import Operation
@@ -29,6 +27,7 @@ from ..telemetry.propagation import RAN, inject
 
 # Seconds an idle connection is kept: below the server's 60, so that it is not reused while the other side closes it.
 IDLE = 50
+AHEAD = 16  # pieces of a stream that wait for their reader
 MAX_REPLY = 64 << 20  # bytes of one that is no stream: what a caller holds in memory for a callee that went mad
 PER_INSTANCE = 64  # idle connections kept to one instance; Agent's own 2 would open anew under any load
 
@@ -60,16 +59,17 @@ class HTTPConnection:
 
     def __init__(
         self,
-        agent: IAgent,
+        pool: Pool,
         base: str,
         callee: str,
         major: int,
         seconds: Callable[[], float],
         identity: Callable[[Request], str] | None = None,
     ) -> None:
-        """`base` is "http://host:port"; `identity` makes the token that says who calls."""
-        self._agent = agent
+        """`base` is "http://host:port", or with a path; `identity` makes the token that says who calls."""
+        self._pool = pool
         self._base = base.rstrip("/")
+        self._server, self._prefix, self._host = where(self._base)
         self._callee = callee
         self._major = major
         self._seconds = seconds
@@ -78,36 +78,51 @@ class HTTPConnection:
     async def __call__(self, request: Request) -> Response:
         operation = cast(Operation, request.operation)
         parts = operation.binding.encode(cast(Mapping[str, Any], request.payload))
-        headers = Headers()
-        for name, value in inject(request.context, self._seconds()):
-            headers.addRawHeader(name, value)
+        method = operation.method or "POST"
+        headers = inject(request.context, self._seconds())
         if self._identity is not None:
-            headers.addRawHeader("ropewalk-identity", self._identity(request))
+            headers.append(("ropewalk-identity", self._identity(request)))
         if parts.content_type:
-            headers.addRawHeader("content-type", parts.content_type)
+            headers.append(("content-type", parts.content_type))
+        if parts.content_type or method in ("POST", "PUT", "PATCH"):
+            headers.append(("content-length", str(len(parts.body))))
         if buggify("http client: a connection is used once"):
-            headers.addRawHeader("connection", "close")
-        body = _Bytes(parts.body) if parts.content_type else None
-        uri = (self._base + self._path(operation, parts)).encode("ascii")
-        reply = await self._ask((operation.method or "POST").encode(), uri, headers, body)
-        return await self._read(reply, operation)
-
-    async def _ask(self, method: bytes, uri: bytes, headers: Headers, body: IBodyProducer | None) -> IResponse:
-        came: list[IResponse] = []
-
-        def remember(reply: IResponse) -> IResponse:
-            came.append(reply)
-            return reply
-
+            headers.append(("connection", "close"))
+        fields = [
+            (b"host", self._host),
+            *((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers),
+        ]
+        target = self._prefix + self._path(operation, parts).encode("ascii")
+        asked = request_head(method.encode(), target, fields)
+        call = _Call(whole=not operation.streams)
         try:
-            reply: IResponse = await self._agent.request(method, uri, headers, body).addCallback(remember)
-            return reply
+            channel = await self._channel()
+            channel.ask(asked + parts.body, call)
+            call.channel = channel
+            head = await call.answer
         except asyncio.CancelledError:
-            for reply in came:  # in the very turn: nobody else would ever read it, or close its connection
-                _Body.of(reply).abandon()
+            call.abandon()
             raise
         except Exception as error:
             raise self._unreachable(error) from error
+        return await self._read(head, call, operation)
+
+    async def _channel(self) -> ClientChannel:
+        channel = self._pool.peek(self._server)
+        if channel is not None:
+            return channel
+        came: list[ClientChannel] = []
+
+        def remember(channel: ClientChannel) -> ClientChannel:
+            came.append(channel)
+            return channel
+
+        try:
+            return await self._pool.connect(self._server).addCallback(remember)
+        except asyncio.CancelledError:
+            for channel in came:  # in the very turn: nobody else would ever use it
+                self._pool.give_back(channel)
+            raise
 
     def _path(self, operation: Operation, parts: Parts) -> str:
         if operation.route is None:
@@ -116,46 +131,143 @@ class HTTPConnection:
             path = _fill(operation.route, parts.path)
         return path + ("?" + urlencode(list(parts.query)) if parts.query else "")
 
-    async def _read(self, reply: IResponse, operation: Operation) -> Response:
+    async def _read(self, head: Head, call: _Call, operation: Operation) -> Response:
+        status = head.status
         headers = [
-            (name.decode("latin-1").lower(), value.decode("latin-1"))
-            for name, values in reply.headers.getAllRawHeaders()
-            for value in values
+            (name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")) for name, value in head.fields
         ]
-        pieces = self._pieces(reply)
-        if operation.streams and reply.code < 300:
-            return operation.received(reply.code, headers, pieces)
-        data = bytearray()
-        async with aclosing(pieces):
-            async for piece in pieces:
-                data += piece
-                if len(data) > MAX_REPLY:
-                    raise Unavailable(f"{operation.id} was answered with more than {MAX_REPLY} bytes.")
-        if reply.code >= 400:
-            raise from_problem(reply.code, bytes(data), operation.raises, ran=dict(headers).get(RAN), headers=headers)
-        if reply.code >= 300 and not operation.raw:
-            raise Unavailable(f"{operation.id} was answered with a redirect, {reply.code}.")
-        return operation.received(reply.code, headers, bytes(data))
+        if operation.streams and status < 300:
+            return operation.received(status, headers, self._pieces(call))
+        data = b"".join(call.pieces) if call.whole else await self._all(call)
+        if call.size > MAX_REPLY:
+            raise Unavailable(f"{operation.id} was answered with more than {MAX_REPLY} bytes.")
+        if status >= 400:
+            raise from_problem(status, data, operation.raises, ran=dict(headers).get(RAN), headers=headers)
+        if status >= 300 and not operation.raw:
+            raise Unavailable(f"{operation.id} was answered with a redirect, {status}.")
+        return operation.received(status, headers, data)
 
-    async def _pieces(self, reply: IResponse) -> AsyncGenerator[bytes, None]:
-        body = _Body.of(reply)
+    async def _all(self, call: _Call) -> bytes:
+        async with aclosing(self._pieces(call)) as pieces:
+            return b"".join([piece async for piece in pieces if call.size <= MAX_REPLY])
+
+    async def _pieces(self, call: _Call) -> AsyncGenerator[bytes, None]:
         try:
-            async for piece in body:
-                yield piece
-        except Exception as error:
+            while True:
+                pieces, call.pieces = call.pieces, []
+                if pieces:
+                    call.go_on()
+                    yield b"".join(pieces)
+                elif call.ended:
+                    return
+                else:
+                    await call.wait()
+        except Broken as error:
             raise self._unreachable(error) from error
         finally:
-            body.abandon()
+            call.abandon()
 
     def _unreachable(self, error: Exception) -> Unavailable:
         never_sent = isinstance(error, (ConnectError, DNSLookupError))
-        reasons = [reason.getErrorMessage() for reason in getattr(error, "reasons", ())] or [str(error)]
+        reason = str(error) or type(error).__name__
         unavailable = Unavailable(
-            f"{self._callee} at {self._base} {'cannot be reached' if never_sent else 'broke off'}: {'; '.join(reasons)}"
+            f"{self._callee} at {self._base} {'cannot be reached' if never_sent else 'broke off'}: {reason}"
         )
         unavailable.fault = "network"
         unavailable.ran = "no" if never_sent else "maybe"
         return unavailable
+
+
+def where(base: str) -> tuple[Server, bytes, bytes]:
+    """The server of "http://host:port/path", the path, and what Host says of it."""
+    url = urlsplit(base)
+    if url.scheme not in ("http", "https") or url.hostname is None:
+        raise ValueError(f"The address of a service is like http://host:port; got {base!r}.")
+    server = Server(url.scheme, url.hostname, url.port or (443 if url.scheme == "https" else 80))
+    return server, url.path.encode("ascii"), url.netloc.rpartition("@")[2].encode("idna")
+
+
+class _Call:
+    """Hears one reply: whole, or its head first and then what comes."""
+
+    channel: ClientChannel | None = None
+
+    def __init__(self, *, whole: bool) -> None:
+        self.whole = whole
+        self.answer: Deferred[Head] = Deferred(lambda _: None)
+        self.pieces: list[bytes] = []
+        self.size = 0
+        self.ended = False
+        self._head: Head | None = None
+        self._error: Broken | None = None
+        self._waiting: Deferred[None] | None = None
+        self._held = False
+
+    # -- as Hearer
+
+    def head(self, head: Head) -> None:
+        self._head = head
+        if not self.whole:
+            self.answer.callback(head)
+
+    def chunk(self, data: bytes) -> None:
+        self.size += len(data)
+        if self.whole:
+            if self.size <= MAX_REPLY:
+                self.pieces.append(data)
+            elif self.channel is not None:
+                self.abandon()
+                self.complete()
+            return
+        self.pieces.append(data)
+        if len(self.pieces) > AHEAD and self._waiting is None and self.channel is not None and not self._held:
+            self._held = True
+            self.channel.transport.pause_reading()
+        self._wake()
+
+    def complete(self) -> None:
+        self.ended, self.channel = True, None
+        if self.whole:
+            if not self.answer.called:
+                self.answer.callback(cast(Head, self._head))
+        else:
+            self._wake()
+
+    def failed(self, error: Broken) -> None:
+        self.ended, self.channel, self._error = True, None, error
+        if not self.answer.called:
+            self.answer.errback(error)
+        else:
+            self._wake()
+
+    # -- from whoever calls
+
+    async def wait(self) -> None:
+        """Until something comes. Raises Broken when the rest never will."""
+        if self._error is not None:
+            raise self._error
+        self._waiting = Deferred()
+        await self._waiting
+        if self._error is not None and not self.pieces:
+            raise self._error
+
+    def go_on(self) -> None:
+        """There is room for more."""
+        if self._held:
+            self._held = False
+            if self.channel is not None:
+                self.channel.transport.resume_reading()
+
+    def abandon(self) -> None:
+        """Nobody wants the rest: the connection ends, unless all has come."""
+        channel, self.channel = self.channel, None
+        if channel is not None:
+            channel.abandon()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.callback(None)
 
 
 def _fill(route: str, path: Mapping[str, Any]) -> str:
@@ -167,83 +279,6 @@ def _fill(route: str, path: Mapping[str, Any]) -> str:
         )
 
     return PLACEHOLDER.sub(value, route)
-
-
-@implementer(IBodyProducer)
-class _Bytes:
-    """A body that is written at once."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-        self.length = len(body)
-
-    def startProducing(self, consumer: Any) -> Deferred[None]:
-        consumer.write(self._body)
-        done: Deferred[None] = Deferred()
-        done.callback(None)
-        return done
-
-    def pauseProducing(self) -> None:
-        """Nothing is left to hold back."""
-
-    def resumeProducing(self) -> None:
-        """Nothing was held back."""
-
-    def stopProducing(self) -> None:
-        """Nothing is left to stop."""
-
-
-class _Body(Protocol):
-    """A reply's body as an async iterator of pieces; the connection is paused while nobody asks for more."""
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._waiting: Deferred[None] | None = None
-        self._ended: Failure | None = None
-
-    @classmethod
-    def of(cls, reply: IResponse) -> _Body:
-        body = cls()
-        reply.deliverBody(body)
-        return body
-
-    def dataReceived(self, data: bytes) -> None:
-        self._pieces.append(data)
-        if len(self._pieces) > 16 and self._waiting is None:
-            cast(Any, self.transport).pauseProducing()
-        self._wake()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._ended = reason
-        self._wake()
-
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            waiting.callback(None)
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._read()
-
-    async def _read(self) -> AsyncIterator[bytes]:
-        while True:
-            if self._pieces:
-                pieces, self._pieces = self._pieces, []
-                if self._ended is None:
-                    cast(Any, self.transport).resumeProducing()
-                yield b"".join(pieces)
-            elif self._ended is not None:
-                if self._ended.check(ResponseDone, PotentialDataLoss) is None:
-                    self._ended.raiseException()
-                return
-            else:
-                self._waiting = Deferred()
-                await self._waiting
-
-    def abandon(self) -> None:
-        """Nobody wants the rest: close the connection, unless all has come."""
-        if self._ended is None and self.transport is not None:
-            cast(Any, self.transport).loseConnection()
 
 
 __all__ = ["HTTPConnection", "agent"]

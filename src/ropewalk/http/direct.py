@@ -1,13 +1,13 @@
 """Operations straight from the engine: a request that needs nothing of `twisted.web` meets nothing of it.
 
-What asks for more than its arguments (the raw IRequest, a session, a form under the guard of a cookie, an error page),
-and what streams, takes the way over Klein, as everything does on a stock Site. Both ways end in the same handler.
+What asks for more than its arguments (the raw IRequest, a session, a form under the guard of a cookie, an error page)
+takes the way over Klein, as everything does on a stock Site. Both ways end in the same handler.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -19,12 +19,13 @@ from ..driver import Run
 from ..engine.exchange import Exchange
 from ..engine.router import Router
 from ..errors import NotAcceptable, RopewalkError
-from ..message import Principal, Request
+from ..message import Principal, Request, Response, Stream
 from ..operation import Operation
 from ..telemetry.propagation import RAN, extract
 from .accept import accepts
 from .heads import OWN
 from .server import ServiceResource, Wire, check_size, gone, parts_of, places
+from .streams import Flow, content_type_of, write_pieces
 
 _OF_ANY_WIRE = (Principal, Context, Request)  # what an operation may be given without its HTTP request
 _log = Logger("ropewalk.http")
@@ -57,7 +58,7 @@ class Direct:
 
 
 def _needs_no_request(operation: Operation) -> bool:
-    return not operation.streams and all(kind in _OF_ANY_WIRE for kind in operation.binding.given.values())
+    return all(kind in _OF_ANY_WIRE for kind in operation.binding.given.values())
 
 
 def _headers(exchange: Exchange, *, keep_own: bool) -> dict[str, str]:
@@ -76,7 +77,7 @@ def _headers(exchange: Exchange, *, keep_own: bool) -> dict[str, str]:
 class Answering:
     """One exchange of one operation: the exchange's Receiver, and the payload of its Request."""
 
-    __slots__ = ("_body", "_exchange", "_gone", "_headers", "_operation", "_path", "_run", "_wire")
+    __slots__ = ("_body", "_exchange", "_flow", "_gone", "_headers", "_operation", "_path", "_run", "_wire")
 
     def __init__(
         self, wire: Wire, operation: Operation, path: Mapping[str, Any], headers: dict[str, str], exchange: Exchange
@@ -89,6 +90,7 @@ class Answering:
         self._body: list[bytes] = []
         self._run: Run[None] | None = None
         self._gone = False
+        self._flow: Flow | None = None  # of a stream
 
     # -- the exchange's receiver
 
@@ -101,16 +103,22 @@ class Answering:
         self._run = self._wire.driver.start(self._answer(), self._ended)
 
     def lost(self) -> None:
-        """As Receiver. Only what may be cancelled is; the rest runs to its deadline."""
+        """As Receiver. Only what may be cancelled is, and a stream, which has no other reader; the rest runs on."""
         self._gone = True
-        if self._run is not None and self._operation.cancellable:
+        if self._flow is not None:
+            self._flow.stopProducing()
+        if self._run is not None and (self._operation.cancellable or self._flow is not None):
             self._run.interrupt()
 
     def pause(self) -> None:
-        """As Receiver: there is nothing to hold back."""
+        """As Receiver."""
+        if self._flow is not None:
+            self._flow.pauseProducing()
 
     def resume(self) -> None:
         """As Receiver."""
+        if self._flow is not None:
+            self._flow.resumeProducing()
 
     # -- the request's payload
 
@@ -143,12 +151,37 @@ class Answering:
         except Exception:  # logged with its traceback by the trace filter, which knows the operation
             self._refuse(RopewalkError())
             return
+        if isinstance(response.body, Stream):
+            await self._stream(response, response.body)
+            return
         try:
             said, body = operation.sent(response)
             self._reply(response.status, [*said, *(("set-cookie", cookie) for cookie in response.cookies)], body)
         except Exception:
             _log.failure("{operation} answered what cannot be sent", operation=operation.id)
             self._refuse(RopewalkError())
+
+    async def _stream(self, response: Response, stream: Stream) -> None:
+        exchange = self._exchange
+        self._flow = flow = Flow()
+        fields = [*response.headers, *(("set-cookie", cookie) for cookie in response.cookies)]
+        said = {name.lower(): value for name, value in fields}
+        kind = content_type_of(stream, self._headers.get("accept"))
+        if "content-type" not in said:
+            fields.append(("content-type", kind))
+        if not self._gone:
+            exchange.start(response.status, _encoded(fields))
+        if self._gone or exchange.method == b"HEAD":
+            flow.stopProducing()
+        try:
+            await write_pieces(stream, kind, flow, exchange.write)
+        except Exception:
+            _log.failure("{operation} failed in the middle of its stream", operation=self._operation.id)
+            if not self._gone:
+                exchange.close()  # what was sent arrives, and what would end it does not
+        else:
+            if not self._gone:
+                exchange.end()
 
     def _ended(self, run: Run[None]) -> None:
         if run.cancelled():
@@ -166,5 +199,8 @@ class Answering:
 
     def _reply(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         if not self._gone:
-            fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-            self._exchange.reply(status, fields, body)
+            self._exchange.reply(status, _encoded(headers), body)
+
+
+def _encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]

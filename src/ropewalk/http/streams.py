@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -23,21 +24,15 @@ async def send_stream(request: Any, stream: Stream, accept: str | None, operatio
     The head must have been written. A client that goes away ends the iterator where it stands. When the iterator fails,
     the connection breaks off: the client must not take what it has for all.
     """
-    content_type = stream.content_type
-    if content_type is None:
-        content_type = EVENTS if quality(accept, EVENTS) > quality(accept, LINES) else LINES
+    content_type = content_type_of(stream, accept)
     if not request.responseHeaders.hasHeader(b"content-type"):
         request.setHeader(b"content-type", content_type.encode())
-    as_piece = encoder(content_type)
     flow = Flow()
     request.registerProducer(flow, True)
     try:
-        if request.method != b"HEAD":
-            async for value in stream.iterator:
-                await flow.may_write()
-                if flow.stopped:
-                    break
-                request.write(as_piece(value))
+        if request.method == b"HEAD":
+            flow.stopProducing()
+        await write_pieces(stream, content_type, flow, request.write)
     except Exception:
         _log.failure("{operation} failed in the middle of its stream", operation=operation)
         if request.chunked:  # what was sent arrives, and the chunk that would end it does not
@@ -48,6 +43,27 @@ async def send_stream(request: Any, stream: Stream, accept: str | None, operatio
     finally:
         if request.channel is not None:  # else the client is gone, and took the producer along
             request.unregisterProducer()
+
+
+def content_type_of(stream: Stream, accept: str | None) -> str:
+    """What it is sent as: its own type, or the one of server-sent events and NDJSON that `accept` would rather have."""
+    if stream.content_type is not None:
+        return stream.content_type
+    return EVENTS if quality(accept, EVENTS) > quality(accept, LINES) else LINES
+
+
+async def write_pieces(stream: Stream, content_type: str, flow: Flow, write: Callable[[bytes], object]) -> None:
+    """Write each piece when `flow` lets it; ends with the iterator, or with the client, and closes the iterator."""
+    as_piece = encoder(content_type)
+    try:
+        if flow.stopped:
+            return
+        async for value in stream.iterator:
+            await flow.may_write()
+            if flow.stopped:
+                break
+            write(as_piece(value))
+    finally:
         close = getattr(stream.iterator, "aclose", None)
         if close is not None:
             await close()

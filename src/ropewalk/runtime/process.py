@@ -29,6 +29,7 @@ from zope.interface.verify import verifyObject
 
 from ..discovery.resolve import Resolve
 from ..driver import Driver
+from ..engine.pool import Pool
 from ..errors import ConfigurationError, RopewalkError
 from ..events import Publisher
 from ..events.dead_letters import DeadLetters
@@ -136,7 +137,8 @@ class Process(LifecycleService):
         self._trust = Trust(config, data, now, self.random)
         self._sessions: dict[str, Sessions] = {}
         self._mounts: dict[str, Mounts] = {}
-        self._connections = connections(reactor)
+        self._pool = Pool(reactor)  # of sibling calls
+        self._connections = connections(reactor)  # of treq's
         self._agent = agent(reactor, self._connections)
         self._databases: dict[str, Database] = {}
         self._member = f"{self._ids.getrandbits(128):032x}"  # what this process is called among those that share one
@@ -223,6 +225,7 @@ class Process(LifecycleService):
             self._purging.cancel()
         if self._probe is not None and self._probe.active():
             self._probe.cancel()
+        await self._pool.close()
         await self._connections.closeCachedConnections()
         await self.workers.close()
         self._store.close()
@@ -358,7 +361,7 @@ class Process(LifecycleService):
         return Resolve(
             callee,
             lambda: self.placement.places[callee].urls,
-            lambda address: HTTPConnection(self._agent, address, callee, major, self.clock.seconds, identity),
+            lambda address: HTTPConnection(self._pool, address, callee, major, self.clock.seconds, identity),
         )
 
     def _address(self, name: str) -> str | None:

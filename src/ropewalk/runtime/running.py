@@ -16,8 +16,9 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ..driver import Driver
+from ..engine.pool import Pool
 from ..errors import ConfigurationError, NotFound, RopewalkError, Unavailable
-from ..http.client import HTTPConnection, agent, connections
+from ..http.client import HTTPConnection
 from ..service import client_of
 from .clock import Clock
 from .config import DATA, Config
@@ -70,21 +71,21 @@ def ask(
     urls = {name: placement.places[name].urls for name in config.services if service in (None, name)}
 
     async def asked(reactor: Any) -> T:
-        pool = connections(reactor)
+        pool = Pool(reactor)
         try:
             async with asyncio.timeout(LONG):
-                return await work(await found(config, urls, agent(reactor, pool), Clock(reactor)))
+                return await work(await found(config, urls, pool, Clock(reactor)))
         except TimeoutError:
             raise Unavailable(
                 f"The processes of {config.file.system.name} did not answer within {LONG:g} seconds."
             ) from None
         finally:
-            await pool.closeCachedConnections()
+            await pool.close()
 
     return drive(asked)
 
 
-async def found(config: Config, urls: Mapping[str, Sequence[str]], over: Any, clock: Clock) -> Running:
+async def found(config: Config, urls: Mapping[str, Sequence[str]], over: Pool, clock: Clock) -> Running:
     """Who answers at the `urls` of the services; raises ConfigurationError when nobody of the system does."""
     clients: dict[str, Any] = {}
     silent: dict[str, str] = {}
@@ -106,7 +107,7 @@ async def found(config: Config, urls: Mapping[str, Sequence[str]], over: Any, cl
     return Running(clients, silent)
 
 
-def client_at(url: str, service: str, over: Any, clock: Clock) -> Any:
+def client_at(url: str, service: str, over: Pool, clock: Clock) -> Any:
     """A client of `Operator` in the process that is reached at `url`."""
     return client_of(Operator, HTTPConnection(over, url + OPERATING, service, 1, clock.seconds), "ropewalk")
 

@@ -80,10 +80,12 @@ class ReactorLeftovers:
     def _is_known_timer(self, timer: Any) -> bool:
         if _among(_owner(timer), self._timers):
             return True
-        # A timeout of a connection to a server that was there before: of its own protocol, or of a pool that keeps it.
-        things = (getattr(_function(timer), "__self__", None), *timer.args)
+        # A timeout of a connection to a server that was there before: of its own protocol, of a pool that keeps it, of
+        # several that share a timer.
+        things = [getattr(_function(timer), "__self__", None), *timer.args]
+        things += getattr(things[0], "timed", ())
         transports = [getattr(thing, "transport", None) for thing in things]
-        return any(self._is_known(transport) for transport in transports if transport is not None)
+        return any(self._is_known(getattr(each, "twisted", each)) for each in transports if each is not None)
 
     def _is_known(self, socket: Any) -> bool:
         listener = getattr(socket, "server", None)  # of a connection that was accepted

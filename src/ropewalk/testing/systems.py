@@ -26,6 +26,7 @@ from twisted.internet.task import deferLater
 
 from ..discovery.resolve import Resolve
 from ..driver import Driver
+from ..engine.pool import Pool
 from ..handler import Handler, compose
 from ..http.client import HTTPConnection, agent, connections
 from ..http.identity import Identity
@@ -205,8 +206,9 @@ class ProcessesSystem(_RealSystem):
         self.driver, self.clock = Driver.of(cast(Any, reactor)), Clock(reactor)
         self._reactor: Any = reactor
         self._identity = Identity(SECRET, OUTSIDE, time.time)
-        self._pool = connections(reactor)
-        self._agent = agent(reactor, self._pool)
+        self._pool = Pool(reactor)
+        self._connections = connections(reactor)
+        self._agent = agent(reactor, self._connections)
         if not isinstance(target, (str, Path)):
             refuse_unimportable(target)
         first = free_ports(len(self.config.services))
@@ -225,7 +227,8 @@ class ProcessesSystem(_RealSystem):
 
     def close(self) -> None:
         """End the processes in order; kill them when that takes too long."""
-        wait_for(self._pool.closeCachedConnections())
+        wait_for(self._pool.close())
+        wait_for(self._connections.closeCachedConnections())
         self._popen.terminate()
         if not comes_true(lambda: self._popen.poll() is not None, STOP_LIMIT):
             self._popen.kill()  # its processes notice, and end by themselves
@@ -274,7 +277,7 @@ class ProcessesSystem(_RealSystem):
         return Resolve(
             callee,
             lambda: (self._urls[callee],),
-            lambda address: HTTPConnection(self._agent, address, callee, major, self.clock.seconds, identity),
+            lambda address: HTTPConnection(self._pool, address, callee, major, self.clock.seconds, identity),
         )
 
 

@@ -1,0 +1,140 @@
+"""Connections to servers, kept and used again: the last that became free first, so that the others grow old."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, NamedTuple, cast
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
+from twisted.internet.protocol import Factory
+
+from .client import ClientChannel
+from .deadlines import Deadlines
+from .drivers import TwistedDriver
+
+IDLE = 50.0  # seconds a connection is kept unused: below the 60 of our servers, so that it is not reused as they end it
+KEPT = 64  # unused ones to one server; whoever has more calls at once opens and closes the rest
+LIMIT = 10_000  # connections to one server; further calls wait for one to be free
+CONNECT = 5.0  # seconds
+
+
+class Server(NamedTuple):
+    """Where connections go."""
+
+    scheme: str  # "http" or "https"
+    host: str
+    port: int
+
+
+class Pool:
+    """Of one process."""
+
+    def __init__(self, reactor: Any, *, idle: float = IDLE, kept: int = KEPT, limit: int = LIMIT) -> None:
+        """`idle`: seconds; `kept`, `limit`: connections to one server, unused and in all."""
+        self._reactor = reactor
+        self._idle_time = idle
+        self._kept = kept
+        self._limit = limit
+        self._deadlines = Deadlines(reactor)
+        self._free: dict[Server, list[ClientChannel]] = {}
+        self._open: dict[Server, int] = {}  # how many there are, those on their way included
+        self._waiting: dict[Server, deque[Deferred[ClientChannel]]] = {}
+        self._channels: dict[ClientChannel, Server] = {}
+        self._closed: Deferred[None] | None = None
+
+    def peek(self, server: Server) -> ClientChannel | None:
+        """A free connection, which is the caller's now; None when there is none."""
+        free = self._free.get(server)
+        if not free:
+            return None
+        channel = free.pop()
+        self._deadlines.discard(channel)
+        return channel
+
+    def connect(self, server: Server) -> Deferred[ClientChannel]:
+        """Fires with a connection of the caller's own; fails as endpoints do. Waits while there are `limit` of them."""
+        if self._open.get(server, 0) >= self._limit:
+            waiting = self._waiting.setdefault(server, deque())
+            turn: Deferred[ClientChannel] = Deferred(waiting.remove)
+            waiting.append(turn)
+            return turn
+        self._open[server] = self._open.get(server, 0) + 1
+        factory = Factory.forProtocol(lambda: TwistedDriver(ClientChannel(self._freed, self._gone)))
+        factory.noisy = False
+        connecting: Deferred[Any] = self._endpoint(server).connect(factory)
+        return connecting.addCallbacks(self._connected, self._failed, (server,), errbackArgs=(server,))
+
+    def give_back(self, channel: ClientChannel) -> None:
+        """It was not used after all."""
+        self._freed(channel)
+
+    def close(self) -> Deferred[None]:
+        """End the free connections, and the others once they are; fires when none is left."""
+        if self._closed is None:
+            self._closed = Deferred()
+        for free in self._free.values():
+            while free:
+                free.pop().transport.close()
+        return self._closed if self._channels else succeed(None)
+
+    def _endpoint(self, server: Server) -> Any:
+        from twisted.internet.abstract import isIPAddress, isIPv6Address
+
+        scheme, host, port = server
+        endpoint: Any
+        if isIPAddress(host):
+            endpoint = TCP4ClientEndpoint(self._reactor, host, port, timeout=CONNECT)
+        elif isIPv6Address(host):
+            endpoint = TCP6ClientEndpoint(self._reactor, host, port, timeout=CONNECT)
+        else:
+            endpoint = HostnameEndpoint(self._reactor, host.encode("idna"), port, timeout=CONNECT)
+        if scheme == "https":
+            from twisted.internet.ssl import optionsForClientTLS
+
+            return wrapClientTLS(optionsForClientTLS(host), endpoint)
+        return endpoint
+
+    def _connected(self, driver: TwistedDriver, server: Server) -> ClientChannel:
+        channel = cast(ClientChannel, driver.channel)
+        self._channels[channel] = server
+        return channel
+
+    def _failed(self, failure: Any, server: Server) -> Any:
+        self._one_less(server)
+        return failure
+
+    def _freed(self, channel: ClientChannel) -> None:
+        server = self._channels[channel]
+        waiting = self._waiting.get(server)
+        free = self._free.setdefault(server, [])
+        if waiting:
+            waiting.popleft().callback(channel)
+        elif self._closed is not None or len(free) >= self._kept:
+            channel.transport.close()
+        else:
+            free.append(channel)
+            self._deadlines.add(channel)
+            self._deadlines.set(channel, self._reactor.seconds() + self._idle_time)
+
+    def _gone(self, channel: ClientChannel) -> None:
+        server = self._channels.pop(channel, None)
+        if server is None:  # it was not even handed over
+            return
+        self._deadlines.discard(channel)
+        free = self._free.get(server, [])
+        if channel in free:
+            free.remove(channel)
+        self._one_less(server)
+        if self._closed is not None and not self._channels:
+            closed, self._closed = self._closed, Deferred()
+            closed.callback(None)
+
+    def _one_less(self, server: Server) -> None:
+        self._open[server] -= 1
+        if not self._open[server]:
+            del self._open[server]
+        waiting = self._waiting.get(server)
+        if waiting:
+            turn = waiting.popleft()
+            self.connect(server).chainDeferred(turn)
