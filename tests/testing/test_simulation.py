@@ -219,9 +219,9 @@ def test_instances_that_are_replaced_one_after_the_other_break_nothing():
 
 @pytest.mark.parametrize("mode", ["liveness", "fair"])
 def test_a_connection_that_neither_side_ever_closes_is_found(monkeypatch, mode):
-    monkeypatch.setattr("ropewalk.http.client.IDLE", 100_000.0)
+    monkeypatch.setattr("ropewalk.engine.pool.IDLE", 100_000.0)
     kept_by_one = played("sell", mode=mode)
-    monkeypatch.setattr("ropewalk.http.site._Channel.setTimeout", lambda self, seconds: None)
+    monkeypatch.setattr("ropewalk.engine.channel.Channel._due", lambda self: NEVER)
     kept_by_both = played("sell", mode=mode)
 
     assert "" == kept_by_one.broken

@@ -30,12 +30,8 @@ class Server(NamedTuple):
 class Pool:
     """Of one process."""
 
-    def __init__(self, reactor: Any, *, idle: float = IDLE, kept: int = KEPT, limit: int = LIMIT) -> None:
-        """`idle`: seconds; `kept`, `limit`: connections to one server, unused and in all."""
+    def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._idle_time = idle
-        self._kept = kept
-        self._limit = limit
         self._deadlines = Deadlines(reactor)
         self._free: dict[Server, list[ClientChannel]] = {}
         self._open: dict[Server, int] = {}  # how many there are, those on their way included
@@ -53,8 +49,8 @@ class Pool:
         return channel
 
     def connect(self, server: Server) -> Deferred[ClientChannel]:
-        """Fires with a connection of the caller's own; fails as endpoints do. Waits while there are `limit` of them."""
-        if self._open.get(server, 0) >= self._limit:
+        """Fires with a connection of the caller's own; fails as endpoints do. Waits while there are `LIMIT` of them."""
+        if self._open.get(server, 0) >= LIMIT:
             waiting = self._waiting.setdefault(server, deque())
             turn: Deferred[ClientChannel] = Deferred(waiting.remove)
             waiting.append(turn)
@@ -110,12 +106,12 @@ class Pool:
         free = self._free.setdefault(server, [])
         if waiting:
             waiting.popleft().callback(channel)
-        elif self._closed is not None or len(free) >= self._kept:
+        elif self._closed is not None or len(free) >= KEPT:
             channel.transport.close()
         else:
             free.append(channel)
             self._deadlines.add(channel)
-            self._deadlines.set(channel, self._reactor.seconds() + self._idle_time)
+            self._deadlines.set(channel, self._reactor.seconds() + IDLE)
 
     def _gone(self, channel: ClientChannel) -> None:
         server = self._channels.pop(channel, None)
