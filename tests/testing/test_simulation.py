@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from ropewalk.discovery.resolve import Resolve
+from ropewalk.engine.deadlines import NEVER
 from ropewalk.errors import ConfigurationError
 from ropewalk.testing import Act, Fault, Outcome, Schedule, plan, replay, simulate, workload
 from ropewalk.testing.workloads import find

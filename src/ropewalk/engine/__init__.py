@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from .reactor import install
 
 if TYPE_CHECKING:
+    from .agent import Agent
     from .limits import Limits
     from .site import Site
 
-__all__ = ["Limits", "Site", "install"]
+__all__ = ["Agent", "Limits", "Site", "install"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,6 +23,10 @@ def __getattr__(name: str) -> Any:
         from .site import Site
 
         return Site
+    if name == "Agent":
+        from .agent import Agent
+
+        return Agent
     if name == "Limits":
         from .limits import Limits
 

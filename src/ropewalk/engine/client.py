@@ -57,6 +57,8 @@ class ClientChannel:
 
     def __init__(self, freed: Callable[[ClientChannel], object], gone: Callable[[ClientChannel], object]) -> None:
         self.deadline = NEVER  # of its idleness
+        self.producer: Any = None  # who makes the request's body, an IBodyProducer
+        self.sending = False  # the request is not complete
         self._freed = freed
         self._gone = gone
         self._parser: Any = None
@@ -70,7 +72,7 @@ class ClientChannel:
         self._headed = False
         self._done = False
         self._keeps = False
-        self._until_close = False  # the end of the connection is that of the reply
+        self.until_close = False  # the end of the connection is that of the reply
 
     # -- from the driver
 
@@ -108,16 +110,20 @@ class ClientChannel:
         self._gone(self)
         if hearer is None:
             return
-        if self._headed and parser is not None and self._until_close and _is_clean(error):
+        if self._headed and parser is not None and self.until_close and _is_clean(error):
             hearer.complete()
         else:
             hearer.failed(Broken(f"{OVER_SOON}: {error}" if error else OVER_SOON))
 
     def pause_writing(self) -> None:
         """As an asyncio.Protocol."""
+        if self.producer is not None:
+            self.producer.pauseProducing()
 
     def resume_writing(self) -> None:
         """As an asyncio.Protocol."""
+        if self.producer is not None:
+            self.producer.resumeProducing()
 
     # -- from whoever asks
 
@@ -127,7 +133,7 @@ class ClientChannel:
         self._parser = HttpResponseParser(self)
         self._hearer = hearer
         self._bodiless = bodiless
-        self._headed = self._done = self._until_close = False
+        self._headed = self._done = self.until_close = False
         self._interim = self._silent = 0
         self.transport.write(request)
 
@@ -140,6 +146,11 @@ class ClientChannel:
         if self._hearer is not None:
             self._hearer = None
             self.transport.abort()
+
+    def give_up(self) -> None:
+        """Likewise, but whoever hears the reply is told that it broke off."""
+        if self._hearer is not None:
+            self._break("nobody wanted the rest")
 
     def late(self, now: float) -> None:
         """It was unused for too long."""
@@ -175,8 +186,8 @@ class ClientChannel:
             return
         length, chunked = _length(fields)
         bodiless = self._bodiless or status in BODILESS
-        self._until_close = length is None and not chunked and not bodiless
-        self._keeps = parser.should_keep_alive() and not self._until_close
+        self.until_close = length is None and not chunked and not bodiless
+        self._keeps = parser.should_keep_alive() and not self.until_close
         self._headed = True
         if self._hearer is not None:
             version = parser.get_http_version()
@@ -201,7 +212,7 @@ class ClientChannel:
         hearer, self._hearer, self._parser = self._hearer, None, None
         if hearer is None:  # it left in the midst of this, and the connection ends
             return
-        if clean and self._keeps:
+        if clean and self._keeps and not self.sending:
             self._freed(self)
         else:
             self.transport.close()

@@ -10,8 +10,6 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, DNSLookupError
-from twisted.web.client import Agent, HTTPConnectionPool
-from twisted.web.iweb import IAgent
 
 from ..buggify import buggify
 from ..codec.binding import Parts
@@ -25,33 +23,8 @@ from ..message import Request, Response
 from ..operation import Operation
 from ..telemetry.propagation import RAN, inject
 
-# Seconds an idle connection is kept: below the server's 60, so that it is not reused while the other side closes it.
-IDLE = 50
 AHEAD = 16  # pieces of a stream that wait for their reader
 MAX_REPLY = 64 << 20  # bytes of one that is no stream: what a caller holds in memory for a callee that went mad
-PER_INSTANCE = 64  # idle connections kept to one instance; Agent's own 2 would open anew under any load
-
-
-def connections(reactor: Any) -> HTTPConnectionPool:
-    """The connections sibling calls go over: kept, and given up before the server gives them up."""
-    pool = _Connections(reactor)
-    pool.maxPersistentPerHost = PER_INSTANCE
-    pool.cachedConnectionTimeout = IDLE  # seconds
-    pool.retryAutomatically = False  # one hop retries, and it is the retry filter
-    return pool
-
-
-def agent(reactor: Any, pool: HTTPConnectionPool | None = None) -> IAgent:
-    """The Agent that goes over `pool`, by default over connections of its own."""
-    return cast(IAgent, Agent(reactor, pool=pool or connections(reactor), connectTimeout=5))
-
-
-class _Connections(HTTPConnectionPool):
-    def _putConnection(self, key: Any, connection: Any) -> None:
-        # One whose reader has left is being closed, even when the rest of its reply was there already, which ends it
-        # well. Twisted would keep it, and the next call in this turn would be lost with it.
-        if not connection.transport.disconnecting:
-            super()._putConnection(key, connection)
 
 
 class HTTPConnection:
@@ -279,6 +252,3 @@ def _fill(route: str, path: Mapping[str, Any]) -> str:
         )
 
     return PLACEHOLDER.sub(value, route)
-
-
-__all__ = ["HTTPConnection", "agent"]

@@ -29,6 +29,7 @@ from zope.interface.verify import verifyObject
 
 from ..discovery.resolve import Resolve
 from ..driver import Driver
+from ..engine.agent import Agent
 from ..engine.pool import Pool
 from ..errors import ConfigurationError, RopewalkError
 from ..events import Publisher
@@ -36,7 +37,7 @@ from ..events.dead_letters import DeadLetters
 from ..filters.background import Background
 from ..filters.trace import Done
 from ..handler import Handler, compose
-from ..http.client import HTTPConnection, agent, connections
+from ..http.client import HTTPConnection
 from ..http.internal import inside
 from ..http.mounts import Mounts
 from ..http.raw import serve as serve_raw
@@ -137,9 +138,8 @@ class Process(LifecycleService):
         self._trust = Trust(config, data, now, self.random)
         self._sessions: dict[str, Sessions] = {}
         self._mounts: dict[str, Mounts] = {}
-        self._pool = Pool(reactor)  # of sibling calls
-        self._connections = connections(reactor)  # of treq's
-        self._agent = agent(reactor, self._connections)
+        self._pool = Pool(reactor)
+        self._agent = Agent(reactor, self._pool)
         self._databases: dict[str, Database] = {}
         self._member = f"{self._ids.getrandbits(128):032x}"  # what this process is called among those that share one
         self._broker: IBroker = broker or self._configured_broker(data, now)
@@ -226,7 +226,6 @@ class Process(LifecycleService):
         if self._probe is not None and self._probe.active():
             self._probe.cancel()
         await self._pool.close()
-        await self._connections.closeCachedConnections()
         await self.workers.close()
         self._store.close()
 

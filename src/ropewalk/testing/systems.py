@@ -26,9 +26,10 @@ from twisted.internet.task import deferLater
 
 from ..discovery.resolve import Resolve
 from ..driver import Driver
+from ..engine.agent import Agent
 from ..engine.pool import Pool
 from ..handler import Handler, compose
-from ..http.client import HTTPConnection, agent, connections
+from ..http.client import HTTPConnection
 from ..http.identity import Identity
 from ..memory.connection import LocalConnection
 from ..message import ANONYMOUS, Principal, Request, Response
@@ -207,8 +208,7 @@ class ProcessesSystem(_RealSystem):
         self._reactor: Any = reactor
         self._identity = Identity(SECRET, OUTSIDE, time.time)
         self._pool = Pool(reactor)
-        self._connections = connections(reactor)
-        self._agent = agent(reactor, self._connections)
+        self._agent = Agent(reactor, self._pool)
         if not isinstance(target, (str, Path)):
             refuse_unimportable(target)
         first = free_ports(len(self.config.services))
@@ -228,7 +228,6 @@ class ProcessesSystem(_RealSystem):
     def close(self) -> None:
         """End the processes in order; kill them when that takes too long."""
         wait_for(self._pool.close())
-        wait_for(self._connections.closeCachedConnections())
         self._popen.terminate()
         if not comes_true(lambda: self._popen.poll() is not None, STOP_LIMIT):
             self._popen.kill()  # its processes notice, and end by themselves

@@ -1,0 +1,270 @@
+"""`Agent(reactor)`: an IAgent over our connections, for treq's `HTTPClient` and whoever else asks by URL."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+from twisted.web.client import (
+    URI,
+    RequestGenerationFailed,
+    ResponseDone,
+    ResponseFailed,
+    ResponseNeverReceived,
+)
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IClientRequest, IResponse
+from zope.interface import implementer
+
+from .client import Broken, ClientChannel, Head
+from .heads import request_head
+from .pool import Pool, Server
+
+AHEAD = 64 << 10  # bytes of a body that wait for somebody to read them
+
+
+@implementer(IAgent)
+class Agent:
+    """See above. Redirects, cookies and contents are treq's affair."""
+
+    def __init__(self, reactor: Any, pool: Pool | None = None) -> None:
+        """`pool`: other connections than its own."""
+        self.pool = pool if pool is not None else Pool(reactor)
+
+    def request(
+        self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
+    ) -> Deferred[IResponse]:
+        """As IAgent: fires with the reply's head. Fails as an endpoint does when there is no connection, with
+        ResponseNeverReceived when it ends before the reply begins, RequestGenerationFailed when the producer fails.
+        """
+        url = URI.fromBytes(uri)
+        server = Server(url.scheme.decode("ascii"), url.host.decode("ascii"), url.port)
+        if server.scheme not in ("http", "https"):
+            raise ValueError(f"An agent asks http:// and https:// URLs; got {uri!r}.")
+        asked = _Asked(method, uri, headers if headers is not None else Headers())
+        exchange = _Exchange(asked, bodyProducer, url)
+        channel = self.pool.peek(server)
+        if channel is not None:
+            exchange.begin(channel)
+            return exchange.answer
+        connecting = self.pool.connect(server)
+        exchange.connecting = connecting
+        connecting.addCallbacks(exchange.begin, exchange.unconnected)
+        return exchange.answer
+
+
+@implementer(IClientRequest)
+class _Asked:
+    def __init__(self, method: bytes, uri: bytes, headers: Headers) -> None:
+        self.method = method
+        self.absoluteURI = uri
+        self.headers = headers
+
+
+class _Exchange:
+    """One request, and the Hearer of its reply."""
+
+    connecting: Deferred[ClientChannel] | None = None
+
+    def __init__(self, asked: _Asked, producer: IBodyProducer | None, url: URI) -> None:
+        """Raises ValueError for what would break out of the request's head."""
+        self.answer: Deferred[IResponse] = Deferred(self._cancel)
+        self._asked = asked
+        self._producer: Any = producer
+        self._head = self._headed(url)
+        self._producing: Deferred[None] | None = None
+        self._channel: ClientChannel | None = None
+        self._response: Response | None = None
+
+    def begin(self, channel: ClientChannel) -> None:
+        """Ask over a connection."""
+        self.connecting, self._channel = None, channel
+        channel.ask(self._head, self, bodiless=self._asked.method == b"HEAD")
+        if self._producer is not None:
+            channel.producer = self._producer
+            channel.sending = True
+            self._producing = self._producer.startProducing(self)
+            self._producing.addCallbacks(self._produced, self._not_produced)
+
+    def unconnected(self, failure: Failure) -> None:
+        """There is no connection."""
+        self.connecting = None
+        if not self.answer.called:
+            self.answer.errback(failure)
+
+    def _headed(self, url: URI) -> bytes:
+        asked, length = self._asked, self._producer.length if self._producer is not None else 0
+        fields = [(name, value) for name, values in asked.headers.getAllRawHeaders() for value in values]
+        named = {name.lower() for name, _ in fields}
+        if b"host" not in named:
+            fields.insert(0, (b"Host", url.netloc))
+        self._chunked = length is UNKNOWN_LENGTH
+        if self._chunked:
+            fields.append((b"Transfer-Encoding", b"chunked"))
+        elif length or asked.method in (b"POST", b"PUT", b"PATCH"):
+            fields.append((b"Content-Length", b"%d" % length))
+        return request_head(asked.method, url.originForm, fields)
+
+    # -- the producer's consumer
+
+    def write(self, data: bytes) -> None:
+        """Some of the body."""
+        if self._channel is not None and data:
+            self._channel.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """As IConsumer: an IBodyProducer is a push producer, and known already."""
+
+    def unregisterProducer(self) -> None:
+        """As IConsumer."""
+
+    def _produced(self, _: Any) -> None:
+        self._producing = None
+        if self._channel is not None:
+            if self._chunked:
+                self._channel.write(b"0\r\n\r\n")
+            self._channel.producer, self._channel.sending = None, False
+
+    def _not_produced(self, failure: Failure) -> None:
+        self._producing = None
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.abandon()
+            if not self.answer.called:
+                self.answer.errback(Failure(RequestGenerationFailed([failure])))
+            elif self._response is not None:
+                self._response.ends(Failure(ResponseFailed([failure], cast(Any, self._response))))
+
+    # -- the reply's hearer
+
+    def head(self, head: Head) -> None:
+        """As Hearer."""
+        self._response = Response(head, self._asked, cast(ClientChannel, self._channel))
+        self.answer.callback(self._response)
+
+    def chunk(self, data: bytes) -> None:
+        """As Hearer."""
+        cast(Response, self._response).comes(data)
+
+    def complete(self) -> None:
+        """As Hearer."""
+        self._stop_producing()
+        self._channel = None
+        response = cast(Response, self._response)
+        done = ResponseDone() if response.framed else PotentialDataLoss()
+        response.ends(Failure(done))
+
+    def failed(self, error: Broken) -> None:
+        """As Hearer."""
+        self._stop_producing()
+        self._channel = None
+        if self._response is None:
+            self.answer.errback(Failure(ResponseNeverReceived([Failure(error)])))
+        else:
+            self._response.ends(Failure(ResponseFailed([Failure(error)], cast(Any, self._response))))
+
+    def _cancel(self, answer: Deferred[IResponse]) -> None:
+        if self.connecting is not None:
+            self.connecting.cancel()  # which fails as it likes
+            return
+        channel, self._channel = self._channel, None
+        self._stop_producing()
+        if channel is not None:
+            channel.abandon()
+        answer.errback(Failure(ResponseNeverReceived([Failure(CancelledError())])))
+
+    def _stop_producing(self) -> None:
+        if self._producing is not None:
+            self._producing = None
+            self._producer.stopProducing()
+
+
+@implementer(IResponse)
+class Response:
+    """A reply whose head has come."""
+
+    previousResponse: IResponse | None = None
+
+    def __init__(self, head: Head, request: Any, channel: ClientChannel) -> None:
+        major, _, minor = head.version.partition(".")
+        self.version = (b"HTTP", int(major), int(minor))
+        self.code = head.status
+        self.phrase = head.reason
+        self.request = request
+        self.headers = Headers()
+        for name, value in head.fields:
+            self.headers.addRawHeader(name, value)
+        self.framed = not channel.until_close  # its end is known by more than that of the connection
+        self.length: Any = UNKNOWN_LENGTH if head.length is None else head.length
+        self._channel: ClientChannel | None = channel
+        self._reader: Any = None
+        self._waiting: list[bytes] = []
+        self._size = 0  # bytes that wait
+        self._held = False
+        self._end: Failure | None = None
+
+    def setPreviousResponse(self, response: IResponse) -> None:
+        """As IResponse: the one that sent us here."""
+        self.previousResponse = response
+
+    def deliverBody(self, protocol: Any) -> None:
+        """As IResponse: `protocol` gets what has come, and the rest as it comes."""
+        if self._reader is not None:
+            raise RuntimeError("The body of this response is being read already.")
+        self._reader = protocol
+        protocol.makeConnection(_Body(self))
+        waiting, self._waiting, self._size = self._waiting, [], 0
+        for data in waiting:
+            protocol.dataReceived(data)
+        if self._end is not None:
+            protocol.connectionLost(self._end)
+        else:
+            self.release()
+
+    def comes(self, data: bytes) -> None:
+        """A part of the body."""
+        if self._reader is not None:
+            self._reader.dataReceived(data)
+            return
+        self._waiting.append(data)
+        self._size += len(data)
+        if self._size > AHEAD:
+            self.hold()
+
+    def ends(self, why: Failure) -> None:
+        """There is no more."""
+        self._channel, self._end = None, why
+        if self._reader is not None:
+            self._reader.connectionLost(why)
+
+    def hold(self) -> None:
+        """Let no more come for now."""
+        if not self._held and self._channel is not None:
+            self._held = True
+            self._channel.transport.pause_reading()
+
+    def release(self) -> None:
+        """Let it come."""
+        if self._held:
+            self._held = False
+            if self._channel is not None:
+                self._channel.transport.resume_reading()
+
+    def abandon(self) -> None:
+        """Nobody wants the rest; the reader hears that it did not come."""
+        channel = self._channel
+        if channel is not None:
+            channel.give_up()
+
+
+class _Body:
+    """The transport of who reads a body."""
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+        self.pauseProducing = response.hold
+        self.resumeProducing = response.release
+        self.stopProducing = self.loseConnection = self.abortConnection = response.abandon
+        self.disconnecting = False
