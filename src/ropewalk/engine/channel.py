@@ -2,7 +2,8 @@
 
 No I/O and no clock of its own: a driver brings the transport and calls `connection_made`, `data_received`,
 `connection_lost`, `pause_writing`, `resume_writing`, as asyncio does. llhttp reads; what it lets pass and should not is
-refused by `heads.examine`. However the bytes are cut, the outcome is the same.
+refused by `heads.examine`. However the bytes are cut, the outcome is the same; but for what nobody sends: blanks, chunk
+extensions or a broken target beyond the limits, which are noticed where a cut shows them, and else may pass.
 
     fresh -> head -> body -> answer -> idle -> head ...     each with its deadline: `_due`
     refused, or the last -> linger                          read on, so that the peer reads the answer; then gone
@@ -14,6 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
+from twisted.logger import Logger
 
 from ..buggify import buggify
 from .deadlines import NEVER
@@ -74,6 +76,7 @@ class Channel:
         self._reading: Exchange | None = None  # whose body comes
         self._current: Exchange | None = None  # who is answered
         self._queue: deque[Exchange] = deque()  # who waits for it
+        self._turning = False  # `_next` is at work
         self._refusal: Refused | None = None  # the answer after theirs
         self._read: Exchange | None = None  # its head came before an upgrade that is none
         self._behind: bytes | None = None  # what came behind a request that may become another protocol's
@@ -83,7 +86,10 @@ class Channel:
         self._used = False
         self._surplus = False  # bytes came that nobody reads
         self._stuck = False  # the transport has no room
+        self._stuck_since = 0.0
+        self._paused = False  # nor had it since the application was told so
         self._holds: set[Reason] = set()
+        self._held_since = 0.0
         self._since = 0.0  # when this stage began
 
     # -- from the driver
@@ -118,24 +124,33 @@ class Channel:
         self.server.lost(self)
         if protocol is not None:
             protocol.connection_lost(error)
-        if current is not None and current.receiver is not None:
-            current.receiver.lost()
+        if current is not None and not current.ended:
+            _lose(current)
 
     def pause_writing(self) -> None:
         """The transport has no room."""
-        self._stuck = True
-        self._begin_stage()
-        if self._current is not None and self._current.receiver is not None:
+        if self._protocol is not None:
+            self._protocol.pause_writing()
+            return
+        # Reading goes on, to hear when the peer is gone. What it asks meanwhile waits in the queue.
+        told, self._paused = self._paused, True
+        self._stuck, self._stuck_since = True, self.server.seconds()
+        self._look()
+        if not told and self._current is not None and self._current.receiver is not None:
             self._current.receiver.pause()
 
     def resume_writing(self) -> None:
         """It has: the peer has taken something."""
+        if self._protocol is not None:
+            self._protocol.resume_writing()
+            return
         self._stuck = False
-        self._begin_stage()
         while self._out and not self._stuck:
             self.transport.write(self._out.popleft())
         if self._stuck:
             return
+        self._paused = False
+        self._look()
         if self._end is not None:
             self._end()
         elif self._current is None:
@@ -167,23 +182,27 @@ class Channel:
 
     def on_headers_complete(self) -> None:
         self._heading = False
+        fields, self._fields, self._size = self._fields, [], 0  # from here on the trailers'
         if self._read is not None:  # the head stands for one that was read already
             self._reading, self._read = self._read, None
             return
-        parser, fields = self._parser, self._fields
+        parser = self._parser
         version, method = parser.get_http_version(), parser.get_method()
         length, expects = examine(version, method, self._url, fields)
-        upgrades = parser.should_upgrade() and _may(method, fields)
+        # A handshake has no body: what stands in its place would be the other protocol's, or be taken for a request.
+        upgrades = length == 0 and version == "1.1" and parser.should_upgrade() and _may(method, fields)
         exchange = Exchange(
             self, method, self._url, version, fields, length, self.server.limits.body,
             expects=expects, keeps=parser.should_keep_alive(), upgrades=upgrades,
         )  # fmt: skip
-        self._fields, self._size = [], 0  # the trailers'
-        self._reading = exchange
-        if self._current is None and not self._stuck:
-            self._start(exchange)
-        else:
+        if not exchange.complete:
+            self._reading = exchange
+            self._begin_stage()
+        if self._current is not None or self._queue or self._stuck:
             self._queue.append(exchange)
+            self.hold("queue")
+        else:
+            self._start(exchange)
 
     def on_body(self, data: bytes) -> None:
         self._silent = 0
@@ -191,26 +210,35 @@ class Channel:
         if exchange is None:
             return
         exchange.received += len(data)
-        if exchange.received > exchange.max_body:
-            raise _too_large(exchange)
-        if exchange.receiver is not None:
-            exchange.receiver.chunk(data)
-        else:
+        if exchange is not self._current:
             exchange.held.append(data)
+        elif exchange.received > exchange.max_body:
+            raise _too_large(exchange)
+        else:
+            try:
+                exchange.receiver.chunk(data)  # type: ignore[union-attr]  # the current one has a receiver
+            except Exception:
+                self._fail(exchange)
 
     def on_message_complete(self) -> None:
         self._silent = 0
         exchange = self._reading
-        if exchange is None or (self._parser.should_upgrade() and not exchange.upgrades):
+        if exchange is None or self._parser.should_upgrade():
             return  # the latter's body is still to be read: `_meet_upgrade`
         self._reading = None
         exchange.complete = True
-        if exchange.receiver is not None:
-            exchange.receiver.complete()
-        elif self._current is not exchange:
-            self.hold("queue")
+        if exchange is self._current:
+            try:
+                exchange.receiver.complete()  # type: ignore[union-attr]  # as above
+            except Exception:
+                self._fail(exchange)
 
     # -- from an exchange
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the peer takes no more for now."""
+        return self._stuck
 
     def write(self, data: bytes) -> None:
         """Some of the current reply."""
@@ -227,40 +255,47 @@ class Channel:
         self._used = True
         self.release("body")
         if exchange.closes:
-            self._close(linger=not exchange.complete or self._surplus)
+            self._close(linger=not exchange.complete or self._surplus or bool(self._queue))
             return
-        if self._behind is not None:  # it has become no other protocol's
+        if exchange.upgrades and self._behind is not None:  # it has become no other protocol's
             behind, self._behind = self._behind, None
             self._parser = HttpRequestParser(self)
+            self.release("queue")
             self._feed(behind)
         self._next()
 
     def upgrade(self, protocol: Any) -> None:
         """The current exchange has become `protocol`'s."""
-        behind, self._behind = self._behind or b"", None
         self._parser = self._current = None
         self._protocol = protocol
         self.server.deadlines.set(self, NEVER)
         protocol.connection_made(self.transport)
-        self.release("queue")
-        if behind:
-            protocol.data_received(behind)
+        for reason in tuple(self._holds):
+            self.release(reason)
+        if not self._turning:
+            self._hand_over()
 
     def abort(self) -> None:
         """Cut it off."""
-        self.transport.abort()
+        self._parser = self._reading = None
+        self._end = self.transport.abort
+        self._end()
 
     def hold(self, reason: Reason) -> None:
         """Read no more for now."""
         if not self._holds:
+            self._held_since = self.server.seconds()
             self.transport.pause_reading()
         self._holds.add(reason)
+        self._look()
 
     def release(self, reason: Reason) -> None:
         """Read on, if that was the last reason not to."""
         if reason in self._holds:
             self._holds.discard(reason)
             if not self._holds:
+                self._since += self.server.seconds() - max(self._held_since, self._since)  # that was not the peer's
+                self._look()
                 self.transport.resume_reading()
 
     # -- from the server
@@ -276,7 +311,7 @@ class Channel:
             self.server.counts["did not read"] += self._stuck
             self.transport.abort()
         elif self._reading is not None:
-            self._refuse(Refused(408, "The body came too slowly."))
+            self._refuse(Refused(408, "The body came too slowly."), self._reading)
         elif self._begun():
             self._refuse(Refused(408, f"A head comes within {self.server.limits.head_time:g} seconds."))
         else:
@@ -286,98 +321,137 @@ class Channel:
 
     def _feed(self, data: bytes) -> None:
         began = self._begun()
+        while data:
+            data = self._parse(data)
+        begun = self._begun()
+        if begun and not began:
+            self._begin_stage()
+        elif begun or self._reading is not None or self._current is not None:
+            self._look()
+
+    def _parse(self, data: bytes) -> bytes:
+        """What another parser is to read."""
         self._silent += len(data)
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade as upgrade:
-            self._meet_upgrade(data[upgrade.args[0] :])
+            return self._meet_upgrade(data[upgrade.args[0] :])
         except HttpParserError as error:
             cause = error.__context__ if isinstance(error, HttpParserCallbackError) else Refused(400, f"{error}.")
             if not isinstance(cause, Refused):
-                raise  # of the application's own making, or of ours
-            self._refuse(cause)
+                raise  # of ours: the application's are met where it is called
+            self._refuse(cause, self._reading)
         else:
-            if self._silent > self.server.limits.head and self._parser is not None:
-                self._refuse(Refused(431, f"A field, or what stands before one, has more than {self._silent} bytes."))
-        if self._reading is not None:
-            self._look()  # its body has come on
-        elif self._current is not None:
-            self.deadline = NEVER  # from here on the answer's, which is not this room's
-        elif self._begun() and not began:
-            self._begin_stage()
+            # Twice: all that `on_header` lets pass must have come by then.
+            if self._silent > 2 * self.server.limits.head and self._parser is not None:
+                self._refuse(
+                    Refused(431, f"A field, or what stands before one, has more than {self.server.limits.head} bytes."),
+                    self._reading,
+                )
+        return b""
 
     def _begun(self) -> bool:
         """Whether a head has, and is not complete."""
         return self._heading or (self._silent > 0 and self._reading is None and self._current is None)
 
-    def _meet_upgrade(self, behind: bytes) -> None:
+    def _meet_upgrade(self, behind: bytes) -> bytes:
+        if self._protocol is not None:  # it became that at once
+            self._behind = behind
+            self._hand_over()
+            return b""
+        if self._parser is None:  # it was the last
+            return b""
         exchange = self._reading
-        if exchange is not None:
-            # An upgrade that is not wanted is ignored (RFC 9110, section 7.8). llhttp has stopped for it; another one
-            # reads the body, by a head that frames it alike.
-            self._parser, self._read = HttpRequestParser(self), exchange
-            frame = b"content-length: %d" % exchange.length if exchange.length is not None else _CHUNKED
-            self._feed(b"POST / HTTP/1.1\r\nhost:\r\n%b\r\n\r\n" % frame + behind)
-        elif self._current is not None or self._queue:
+        last = self._queue[-1] if self._queue else self._current
+        if exchange is None and last is not None and last.upgrades:
             self._parser, self._behind = None, behind
-        elif self._parser is not None:  # it was answered at once
-            self._parser = HttpRequestParser(self)
-            self._feed(behind)
+            return b""
+        # An upgrade that is not wanted is ignored (RFC 9110, section 7.8). llhttp has stopped for it; another one reads
+        # on, and the body by a head that frames it alike.
+        self._parser, self._read = HttpRequestParser(self), exchange
+        if exchange is None:
+            return behind
+        frame = b"content-length: %d" % exchange.length if exchange.length is not None else _CHUNKED
+        return b"POST / HTTP/1.1\r\nhost:\r\n%b\r\n\r\n" % frame + behind
+
+    def _hand_over(self) -> None:
+        behind, self._behind = self._behind, None
+        if behind and self._protocol is not None:
+            self._protocol.data_received(behind)
 
     def _start(self, exchange: Exchange) -> None:
         self._current = exchange
-        exchange.receiver = receiver = self.server.serve(exchange)
-        if exchange.length is not None and exchange.length > exchange.max_body:
-            raise _too_large(exchange)
-        if exchange.expects and not exchange.complete and not exchange.received and not exchange.started:
-            self.transport.write(CONTINUE)
-        if exchange.length != 0 and not exchange.complete:
-            self._begin_stage()
-        for data in exchange.held:
-            receiver.chunk(data)
-        exchange.held = []
-        if exchange.complete:
-            receiver.complete()
+        try:
+            exchange.receiver = receiver = self.server.serve(exchange)
+            if exchange.ended:
+                return
+            if max(exchange.length or 0, exchange.received) > exchange.max_body:
+                raise _too_large(exchange)
+            if exchange.expects and not (exchange.complete or exchange.received or exchange.started):
+                self.write(CONTINUE)
+            held, exchange.held = exchange.held, []
+            for data in held:
+                receiver.chunk(data)
+                if exchange.ended:
+                    return
+            if exchange.complete:
+                receiver.complete()
+        except Refused as refused:
+            self._refuse(refused, exchange)
+        except Exception:
+            self._fail(exchange)
 
     def _next(self) -> None:
+        if self._turning:  # the application answers at once, many times: no deeper, but the next in the loop
+            return
+        self._turning = True
         try:
             while self._queue and self._current is None and not self._stuck:
                 self._start(self._queue.popleft())
-        except Refused as refused:
-            self._refuse(refused)
+        finally:
+            self._turning = False
+        if self._protocol is not None:
+            self._hand_over()
+            return
+        if not self._queue:
+            self.release("queue")
         if self._current is not None or self._queue or self._end is not None:
             return
         if self._refusal is not None:
             self._answer_refusal()
         elif self._surplus:  # behind the last request
             self._close(linger=True)
+        elif not self._begun() and buggify("http server: an idle connection is closed at once"):
+            self._close(linger=False)
         else:
-            self.release("queue")
-            if not self._begun() and buggify("http server: an idle connection is closed at once"):
-                self._close(linger=False)
-            else:
-                self._begin_stage()
+            self._begin_stage()
 
-    def _refuse(self, refused: Refused) -> None:
-        """Read no more requests, and answer this one so when its turn comes."""
+    def _refuse(self, refused: Refused, exchange: Exchange | None = None) -> None:
+        """Read no more requests, and answer this one so when its turn comes; `exchange`: how it is known."""
         last = self._queue[-1] if self._queue else self._current
-        reading, self._reading = self._reading, None
-        if self._end is not None or (reading is None and last is not None and not last.keeps):
-            self._parser, self._surplus = None, True  # behind a request that was the last
+        self._parser = self._reading = None
+        if self._end is not None or (exchange is None and last is not None and not last.keeps):
+            self._surplus = True  # behind a request that was the last
             return
-        self._parser, self._refusal, self._heading = None, refused, False
+        self._refusal, self._heading = refused, False
         self.server.counts[f"refused {refused.status}"] += 1
-        if reading is not None and reading is self._current:
+        if exchange is not None and exchange is self._current:
             self._current = None
-            if reading.receiver is not None:
-                reading.receiver.lost()
-            if reading.started:
-                self.transport.abort()
+            self._queue.clear()
+            _lose(exchange)
+            if exchange.started:
+                self.abort()
                 return
-        elif reading is not None and self._queue:
+        elif exchange is not None:
             self._queue.pop()
-        if self._current is None:
+        if self._current is None and not self._queue:
             self._answer_refusal()
+
+    def _fail(self, exchange: Exchange) -> None:
+        """The application has, in the `except` that calls this."""
+        _log.failure("An application raised where it takes a request")
+        if not exchange.ended:
+            self._refuse(Refused(500, "The application failed."), exchange)
 
     def _answer_refusal(self) -> None:
         refused, self._refusal = self._refusal, None
@@ -386,14 +460,14 @@ class Channel:
         self._close(linger=True)
 
     def _close(self, *, linger: bool) -> None:
-        self._parser = self._reading = self._current = None
+        self._parser = self._reading = self._current = self._behind = None
         self._queue.clear()
         self._end = self._linger if linger else self._finish
-        if not self._out:
+        if not self._out and not self._stuck:
             self._end()
 
     def _linger(self) -> None:
-        self._begin_stage()  # first: the transport may be gone behind this
+        self._begin_stage()
         for reason in tuple(self._holds):
             self.release(reason)
         self.transport.write_eof()
@@ -413,10 +487,14 @@ class Channel:
 
     def _due(self) -> float:
         limits, since = self.server.limits, self._since
+        if self._protocol is not None:
+            return NEVER
         if self._stuck:
-            return since + limits.write
+            return self._stuck_since + limits.write
         if self._end is not None:
-            return since + limits.linger
+            return since + (limits.linger if self._end == self._linger else limits.write)
+        if self._holds:
+            return NEVER
         if self._reading is not None:
             return since + limits.body_grace + self._reading.received / limits.body_rate
         if self._current is not None:
@@ -429,6 +507,17 @@ class Channel:
 
 
 _CHUNKED = b"transfer-encoding: chunked"
+_log = Logger("ropewalk.engine")
+
+
+def _lose(exchange: Exchange) -> None:
+    """Nobody reads its reply."""
+    exchange.ended = exchange.gone = True
+    if exchange.receiver is not None:
+        try:
+            exchange.receiver.lost()
+        except Exception:
+            _log.failure("An application raised where it is told that a connection is lost")
 
 
 def _may(method: bytes, fields: Fields) -> bool:

@@ -36,8 +36,9 @@ class Exchange:
     """A request, from its head on, and its reply."""
 
     __slots__ = (
-        "_bodiless", "_channel", "_chunked", "_left", "closes", "complete", "ended", "expects", "fields", "held",
-        "keeps", "length", "max_body", "method", "received", "receiver", "started", "target", "upgrades", "version",
+        "_bodiless", "_channel", "_chunked", "_left", "closes", "complete", "ended", "expects", "fields", "gone",
+        "held", "keeps", "length", "max_body", "method", "received", "receiver", "started", "target", "upgrades",
+        "version",
     )  # fmt: skip
 
     def __init__(
@@ -67,9 +68,10 @@ class Exchange:
         self.receiver: Receiver | None = None
         self.held: list[bytes] = []  # what came of the body before its turn
         self.received = 0  # bytes of the body
-        self.complete = False  # all of the request is here
+        self.complete = length == 0  # all of the request is here
         self.started = False  # the reply's head is written
         self.ended = False  # and all of it
+        self.gone = False  # nobody reads it, and nothing that is written is sent
         self.closes = False  # the connection ends with this reply
         self._chunked = False
         self._bodiless = False
@@ -80,11 +82,18 @@ class Exchange:
         """Its connection's."""
         return self._channel.transport
 
+    @property
+    def paused(self) -> bool:
+        """The peer takes no more for now."""
+        return self._channel.stuck
+
     def reply(self, status: int, fields: Iterable[tuple[bytes, bytes]], body: bytes = b"") -> None:
         """All of the reply, which is no stream; `fields` without those of its frame.
 
         Raises ValueError when a field would break out of the head; nothing is written then.
         """
+        if self.gone:
+            return
         frame: list[tuple[bytes, bytes]] = [*fields]
         if status not in BODILESS:
             frame.append((b"content-length", b"%d" % len(body)))
@@ -107,6 +116,8 @@ class Exchange:
         the application has done that, and says so in `fields`. Raises ValueError when a field would break out of the
         head, or is no Content-Length; nothing is written then.
         """
+        if self.gone:
+            return
         frame: list[tuple[bytes, bytes]] = []
         lengths: set[bytes] = set()
         chunked = False
@@ -137,6 +148,8 @@ class Exchange:
         """More of the body. Raises ValueError for more than Content-Length promised; nothing of it is written then."""
         if not data or self._bodiless or self.ended:
             return
+        if not self.started:
+            raise RuntimeError("A reply's head is written before its body.")
         if self._left >= 0:
             if len(data) > self._left:
                 raise ValueError(f"The reply has {len(data) - self._left} bytes more than its Content-Length says.")
@@ -147,9 +160,11 @@ class Exchange:
         """The reply is complete. One that is shorter than was promised ends its connection, for all to see."""
         if self.ended:
             return
+        if not self.started:
+            raise RuntimeError("A reply has a head.")
         self.ended = True
         if self._left > 0 and not self._bodiless:
-            self.abort()
+            self._channel.abort()
             return
         if self._chunked:
             self._channel.write(LAST_CHUNK)
@@ -157,39 +172,44 @@ class Exchange:
 
     def abort(self) -> None:
         """Cut the connection off: a clean end would pass for the whole of the reply."""
-        self._channel.abort()
+        if not self.ended:
+            self._channel.abort()
 
     def upgrade(self, protocol: Any) -> None:
         """Let `protocol`, an asyncio.Protocol, have the connection, and what came behind this request.
 
         Only where `upgrades` is true, and after `start` with status 101.
         """
-        self.ended = True
-        self._channel.upgrade(protocol)
+        if not self.upgrades:
+            raise RuntimeError("This request asks for no other protocol.")
+        if not self.ended:
+            self.ended = True
+            self._channel.upgrade(protocol)
 
     def close(self) -> None:
         """End the connection behind what is written."""
-        self.ended = self.closes = True
-        self._channel.ended(self)
+        if not self.ended:
+            self.ended = self.closes = True
+            self._channel.ended(self)
 
     def hold(self) -> None:
         """Let no more of the body come for now."""
-        self._channel.hold("body")
+        if not self.ended:
+            self._channel.hold("body")
 
     def release(self) -> None:
         """Let it come again."""
-        self._channel.release("body")
+        if not self.ended:
+            self._channel.release("body")
 
     def _head(self, status: int, fields: list[tuple[bytes, bytes]], reason: bytes | None) -> bytes:
         if self.started:
             raise RuntimeError("This request has been answered.")
         closes = not self.keeps or not self.complete or self._channel.server.draining
-        said = False
-        for name, value in fields:
-            if len(name) == 10 and name.lower() == b"connection":
-                said = True
-                closes = closes or b"close" in value.lower()
-        if closes and not said:
+        said = [value.lower() for name, value in fields if len(name) == 10 and name.lower() == b"connection"]
+        if any(b"close" in each for each in said):
+            closes = True
+        elif closes and status != 101:
             fields.append((b"connection", b"close"))
         elif self.version == "1.0" and not said:
             fields.append((b"connection", b"keep-alive"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
+from ipaddress import AddressValueError, IPv6Address
 
 Fields = Sequence[tuple[bytes, bytes]]
 
@@ -17,8 +18,8 @@ PHRASES = {each.value: each.phrase for each in HTTPStatus} | {413: "Content Too 
 STATUS_LINES = {status: f"HTTP/1.1 {status} {phrase}\r\n".encode() for status, phrase in PHRASES.items()}
 BODILESS = frozenset({*range(100, 200), 204, 304})  # statuses whose replies have no body (RFC 9112, section 6.3)
 
-# RFC 3986, section 3.2.2, and a port; no userinfo (RFC 9110, section 4.2.4). Empty where the target has no authority.
-_HOST = re.compile(rb"(?:(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+\])?(?::[0-9]{0,5})?")
+# RFC 3986, section 3.2.2, and a port; no userinfo (RFC 9110, section 4.2.4).
+_HOST = re.compile(rb"(?:(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 
 
@@ -63,9 +64,9 @@ def examine(version: str, method: bytes, target: bytes, fields: Fields) -> tuple
                 length = None
     if host is None and version == "1.1":
         raise Refused(400, "A request has one Host; this one has none.")
-    if host and not _HOST.fullmatch(host):
+    if host and not _names_host(host):  # it is empty where the target has no authority
         raise Refused(400, "The Host is malformed.")
-    if target[:1] != b"/" or b"#" in target:
+    if target[:1] != b"/" or b"#" in target or method == b"CONNECT":
         _examine_target(method, target, host)
     return length, expects
 
@@ -78,12 +79,22 @@ def _examine_target(method: bytes, target: bytes, host: bytes | None) -> None:
             raise Refused(400, "Only OPTIONS asks for *.")
         return
     absolute = _ABSOLUTE.match(target)
-    if absolute is None:
+    if absolute is None or method == b"CONNECT":
         raise Refused(400, "A request's target is a path; this server is no proxy.")
-    if not absolute[1] or not _HOST.fullmatch(absolute[1]):
+    if not _names_host(absolute[1]):
         raise Refused(400, "The authority of the request's target is malformed.")
     if host is not None and absolute[1].lower() != host.lower():
         raise Refused(400, "The request's target and its Host name two hosts.")
+
+
+def _names_host(authority: bytes) -> bool:
+    match = _HOST.fullmatch(authority)
+    if match is None or int(match[2] or 0) > 65535:
+        return False
+    try:
+        return match[1] is None or bool(IPv6Address(match[1].decode()))
+    except AddressValueError:
+        return False
 
 
 def reply_head(status: int, fields: Iterable[tuple[bytes, bytes]], reason: bytes | None = None) -> bytes:

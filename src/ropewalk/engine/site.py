@@ -98,7 +98,8 @@ class _Answering:
 
     def lost(self) -> None:
         """As Receiver."""
-        self._stop_pulling()
+        if self._producer is not None:
+            self._producer.stopProducing()
         self._request.connectionLost(Failure(ConnectionDone()))
 
     def pause(self) -> None:
@@ -152,6 +153,8 @@ class _Answering:
         self._producer = producer if streaming else _PullToPush(producer, self)
         if not streaming:
             self._producer.startStreaming()
+        if self._exchange.paused:
+            self._producer.pauseProducing()
 
     def unregisterProducer(self) -> None:
         """It has made all of it."""

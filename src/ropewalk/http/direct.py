@@ -77,7 +77,7 @@ def _headers(exchange: Exchange, *, keep_own: bool) -> dict[str, str]:
 class Answering:
     """One exchange of one operation: the exchange's Receiver, and the payload of its Request."""
 
-    __slots__ = ("_body", "_exchange", "_flow", "_gone", "_headers", "_operation", "_path", "_run", "_wire")
+    __slots__ = ("_body", "_exchange", "_flow", "_headers", "_operation", "_path", "_run", "_wire")
 
     def __init__(
         self, wire: Wire, operation: Operation, path: Mapping[str, Any], headers: dict[str, str], exchange: Exchange
@@ -89,7 +89,6 @@ class Answering:
         self._exchange = exchange
         self._body: list[bytes] = []
         self._run: Run[None] | None = None
-        self._gone = False
         self._flow: Flow | None = None  # of a stream
 
     # -- the exchange's receiver
@@ -104,7 +103,6 @@ class Answering:
 
     def lost(self) -> None:
         """As Receiver. Only what may be cancelled is, and a stream, which has no other reader; the rest runs on."""
-        self._gone = True
         if self._flow is not None:
             self._flow.stopProducing()
         if self._run is not None and (self._operation.cancellable or self._flow is not None):
@@ -124,7 +122,7 @@ class Answering:
 
     async def read(self) -> Mapping[str, Any]:
         """As Payload."""
-        if self._gone:
+        if self._exchange.gone:
             raise gone(self._operation)
         body = b"".join(self._body)
         check_size(self._operation, len(body))
@@ -169,24 +167,20 @@ class Answering:
         kind = content_type_of(stream, self._headers.get("accept"))
         if "content-type" not in said:
             fields.append(("content-type", kind))
-        if not self._gone:
-            exchange.start(response.status, _encoded(fields))
-        if self._gone or exchange.method == b"HEAD":
+        exchange.start(response.status, _encoded(fields))
+        if exchange.gone or exchange.method == b"HEAD":
             flow.stopProducing()
         try:
             await write_pieces(stream, kind, flow, exchange.write)
         except Exception:
             _log.failure("{operation} failed in the middle of its stream", operation=self._operation.id)
-            if not self._gone:
-                exchange.close()  # what was sent arrives, and what would end it does not
+            exchange.close()  # what was sent arrives, and what would end it does not
         else:
-            if not self._gone:
-                exchange.end()
+            exchange.end()
 
     def _ended(self, run: Run[None]) -> None:
         if run.cancelled():
-            if not self._gone:
-                self._exchange.abort()
+            self._exchange.abort()
         else:
             run.result()  # raises what is left to raise
 
@@ -198,8 +192,7 @@ class Answering:
         self._reply(error.status, said, msgspec.json.encode(problem.to_problem(error, redact=public)))
 
     def _reply(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        if not self._gone:
-            self._exchange.reply(status, _encoded(headers), body)
+        self._exchange.reply(status, _encoded(headers), body)
 
 
 def _encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
