@@ -353,9 +353,15 @@ class Listener:
         return peer
 
     def advance(self, seconds: float) -> None:
-        self.clock.advance(seconds)
-        for peer in self.peers:
-            peer.settle()
+        """Let the time pass, each timer at its own moment."""
+        until = self.clock.seconds() + seconds
+        while True:
+            due = min((call.getTime() for call in self.clock.getDelayedCalls()), default=until)
+            self.clock.advance(max(0.0, min(due, until) - self.clock.seconds()))
+            for peer in self.peers:
+                peer.settle()
+            if due >= until and self.clock.seconds() >= until:
+                return
 
     def leave(self) -> None:
         for peer in self.peers:
@@ -372,6 +378,12 @@ class Listener:
 def listen(request: Any) -> Callable[..., Listener]:
     """`listen(**limits)`: a Listener, on either driver."""
     return lambda **limits: Listener(request.param, **limits)
+
+
+@pytest.fixture
+def listen_on() -> Callable[..., Listener]:
+    """`listen_on(driver, **limits)`: for a test whose own affair the driver is; "twisted" or "asyncio"."""
+    return Listener
 
 
 @pytest.fixture

@@ -37,7 +37,8 @@ class Exchange:
 
     __slots__ = (
         "_bodiless", "_channel", "_chunked", "_left", "closes", "complete", "ended", "expects", "fields", "gone",
-        "held", "keeps", "length", "max_body", "method", "received", "receiver", "started", "target", "upgrades", "version",
+        "held", "keeps", "length", "max_body", "method", "received", "receiver", "started", "target", "upgrades",
+        "version",
     )  # fmt: skip
 
     def __init__(
