@@ -138,6 +138,7 @@ class Peer:
         self.sent = b""  # what the server has sent, and this end taken
         self.state = "open"  # "half" when nothing more will come, "closed", "aborted"
         self.reads = True
+        self.secure = False
         self.driver: Any = None
         self._kept = b""  # what the transport keeps of what was written
         self._full = False
@@ -256,6 +257,10 @@ class TwistedPeer(Peer):
         protocol.makeConnection(self)
         self.settle()
 
+    @property
+    def disconnecting(self) -> bool:
+        return self._ending == "closed" or self.state in ("closed", "aborted")
+
     def loseConnection(self) -> None:
         assert self.producer is None, "Twisted waits for a producer"
         self.end("closed")
@@ -315,7 +320,8 @@ class AsyncioPeer(Peer):
         return self._ending == "closed" or self.state in ("closed", "aborted")
 
     def get_extra_info(self, name: str) -> Any:
-        return {"peername": (self.address, 40000), "sockname": ("192.0.2.1", 80)}.get(name)
+        known = {"peername": (self.address, 40000), "sockname": ("192.0.2.1", 80), "sslcontext": self.secure or None}
+        return known.get(name)
 
     def tell_data(self, data: bytes) -> None:
         self.driver.data_received(data)
@@ -378,6 +384,12 @@ class Listener:
 def listen(request: Any) -> Callable[..., Listener]:
     """`listen(**limits)`: a Listener, on either driver."""
     return lambda **limits: Listener(request.param, **limits)
+
+
+@pytest.fixture
+def peers() -> dict[str, type[Peer]]:
+    """By the driver that they are beneath, without a listener: `peers[driver](clock).connect(protocol)`."""
+    return {"twisted": TwistedPeer, "asyncio": AsyncioPeer}
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPushProducer, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
-from zope.interface import implementer
+from zope.interface import directlyProvides, implementer
 
 from .channel import Channel
 
@@ -95,6 +95,8 @@ class AsTwisted:
         self.abortConnection = transport.abort
         self.pauseProducing = transport.pause_reading
         self.resumeProducing = transport.resume_reading
+        if transport.get_extra_info("sslcontext") is not None:
+            directlyProvides(self, ISSLTransport)
 
     @property
     def disconnecting(self) -> bool:
