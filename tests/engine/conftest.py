@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from zope.interface import alsoProvides
 
 from ropewalk.engine.channel import Channel
 from ropewalk.engine.drivers import AsyncioDriver, TwistedDriver
@@ -150,6 +152,10 @@ class Peer:
 
     # -- what a test does
 
+    def encrypt(self) -> None:
+        """Be a connection by TLS."""
+        self.secure = True
+
     def send(self, *parts: bytes) -> None:
         """Each part in a read of its own, when there is one."""
         self._coming += [part for part in parts if part]
@@ -252,6 +258,10 @@ class TwistedPeer(Peer):
         self.resumeProducing = self.resume
         self.abortConnection = self.abort
 
+    def encrypt(self) -> None:
+        super().encrypt()
+        alsoProvides(self, ISSLTransport)
+
     def connect(self, protocol: Any) -> None:
         self.driver = protocol
         protocol.makeConnection(self)
@@ -266,6 +276,7 @@ class TwistedPeer(Peer):
         self.end("closed")
 
     def loseWriteConnection(self) -> None:
+        assert not self.secure, "it would be the transport's beneath TLS"
         assert self.producer is None, "Twisted waits for a producer"
         self.end("half")
 
@@ -308,13 +319,17 @@ class AsyncioPeer(Peer):
         super().__init__(clock, address)
         self.pause_reading = self.pause
         self.resume_reading = self.resume
-        self.write_eof = lambda: self.end("half")
+        self.can_write_eof = lambda: not self.secure
         self.close = lambda: self.end("closed")
 
     def connect(self, protocol: Any) -> None:
         self.driver = protocol
         protocol.connection_made(self)
         self.settle()
+
+    def write_eof(self) -> None:
+        assert not self.secure, "asyncio does not implement it over TLS"
+        self.end("half")
 
     def is_closing(self) -> bool:
         return self._ending == "closed" or self.state in ("closed", "aborted")
@@ -346,7 +361,7 @@ class Listener:
         self.peers: list[Any] = []
         self._driver = driver
 
-    def connected(self, address: str = "192.0.2.7", *, reads: bool = True) -> Any:
+    def connected(self, address: str = "192.0.2.7", *, reads: bool = True, secure: bool = False) -> Any:
         if self._driver == "twisted":
             peer: Any = TwistedPeer(self.clock, address)
             protocol: Any = TwistedDriver(Channel(self.server))
@@ -354,6 +369,8 @@ class Listener:
             peer = AsyncioPeer(self.clock, address)
             protocol = AsyncioDriver(Channel(self.server))
         peer.reads = reads
+        if secure:
+            peer.encrypt()
         self.peers.append(peer)
         peer.connect(protocol)
         return peer

@@ -607,6 +607,14 @@ def test_an_application_whose_request_was_refused_may_answer_in_vain(listen):
     assert ([413], "half") == (peer.statuses, peer.state)
 
 
+def test_over_tls_a_refusal_closes_the_connection_which_has_no_half_end(listener):
+    peer = listener.connected(secure=True)
+
+    peer.send(b"BREW / HTTP/1.1\r\n\r\n")
+
+    assert ([400], "closed") == (peer.statuses, peer.state)
+
+
 @pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
 def test_a_head_has_so_many_fields_and_no_more(listen, cut):
     listener = listen(fields=10)

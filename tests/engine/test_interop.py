@@ -10,15 +10,21 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 pytestmark = pytest.mark.long
 
 SERVER = """
-import hashlib
+import hashlib, ssl, sys
 from ropewalk.engine import Limits, Site, install
 install()
+from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.internet import reactor
 from twisted.web.resource import Resource
 
@@ -30,24 +36,55 @@ class Echo(Resource):
         if request.path == b"/large":
             return b"." * 3_000_000
         request.setHeader(b"content-type", b"text/plain")
+        if request.path == b"/secure":
+            return str(request.isSecure()).encode()
         return f"{request.method.decode()} {len(body)} {hashlib.sha256(body).hexdigest()}".encode()
 
 site = Site(Echo(), reactor=reactor, limits=Limits(body=10_000_000))
 site.log = lambda request: None
 twisted = reactor.listenTCP(0, site, interface="127.0.0.1").getHost().port
+pem = sys.argv[1]
+contexts = DefaultOpenSSLContextFactory(pem, pem), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+contexts[1].load_cert_chain(pem)
+twisted_tls = reactor.listenSSL(0, site, contexts[0], interface="127.0.0.1").getHost().port
 loop = reactor._asyncioEventloop
-making = loop.create_task(loop.create_server(site.asyncio_protocol, "127.0.0.1", 0))
-making.add_done_callback(lambda made: print(twisted, made.result().sockets[0].getsockname()[1], flush=True))
+
+async def listen():
+    ports = [
+        (await loop.create_server(site.asyncio_protocol, "127.0.0.1", 0, ssl=ssl)).sockets[0].getsockname()[1]
+        for ssl in (None, contexts[1])
+    ]
+    print(twisted, ports[0], twisted_tls, ports[1], flush=True)
+
+listening = loop.create_task(listen())
 reactor.run()
 """
 
 
 @pytest.fixture(scope="module")
-def ports():
-    """Where a server process listens, by driver."""
-    process = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True)
-    twisted, asyncio = process.stdout.readline().split()
-    yield {"twisted": int(twisted), "asyncio": int(asyncio)}
+def certificate(tmp_path_factory):
+    """The path of a key and its certificate, for localhost."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    begin = datetime(2020, 1, 1, tzinfo=UTC)
+    built = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, begin, begin + timedelta(36500))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    unsealed = serialization.NoEncryption()
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, unsealed)
+    path.write_bytes(private + built.public_bytes(serialization.Encoding.PEM))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def ports(certificate):
+    """Where a server process listens, by driver, and over TLS."""
+    process = subprocess.Popen([sys.executable, "-c", SERVER, certificate], stdout=subprocess.PIPE, text=True)
+    named = ["twisted", "asyncio", "twisted by TLS", "asyncio by TLS"]
+    yield dict(zip(named, map(int, process.stdout.readline().split()), strict=True))
     process.terminate()
     process.wait()
     process.stdout.close()
@@ -167,6 +204,21 @@ def test_h2load_is_answered_in_order(port, run):
     said = run("h2load", "--h1", "-n", "2000", "-c", "10", "-m", "5", f"http://127.0.0.1:{port}/")
 
     assert "2000 succeeded, 0 failed, 0 errored, 0 timeout" in said
+
+
+@pytest.mark.parametrize("driver", ["twisted", "asyncio"])
+def test_all_this_over_tls(ports, certificate, run, upload, driver, tmp_path):
+    path, answer = upload
+    base = f"https://localhost:{ports[f'{driver} by TLS']}"
+    curl = ["-sS", "--cacert", certificate]
+    refused = tmp_path / "too large"
+    refused.write_bytes(bytes(12_000_000))
+
+    assert ["1", "0"] == re.findall(r"\[(\d)\]", run("curl", *curl, "-w", "[%{num_connects}]", base, base))
+    assert "True" == run("curl", *curl, f"{base}/secure")
+    assert f"PUT {answer}" == run("curl", *curl, "-T", str(path), base)
+    assert "." * 3_000_000 == run("curl", *curl, "-H", "Connection: close", f"{base}/large")
+    assert "413" in run("curl", *curl, "-w", "%{http_code}", "-T", str(refused), base)
 
 
 # -- behind a proxy

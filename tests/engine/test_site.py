@@ -7,15 +7,14 @@ from io import BytesIO
 import pytest
 from twisted.internet import _producer_helpers
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.task import Clock, Cooperator
 from twisted.web.http import combinedLogFormatter
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
+from twisted.web.server import Request as ServerRequest
 from twisted.web.server import Site as TwistedSite
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import Request, TextMessage
-from zope.interface import alsoProvides
 
 from ropewalk.engine import Site
 
@@ -68,9 +67,8 @@ class Served:
     def connected(self, *, reads=True, secure=False):
         peer = self._peers[self._driver](self.clock)
         peer.reads = reads
-        peer.secure = secure
-        if secure and self._driver == "twisted":
-            alsoProvides(peer, ISSLTransport)
+        if secure:
+            peer.encrypt()
         self.left.append(peer)
         peer.connect(self.site.buildProtocol(None) if self._driver == "twisted" else self.site.asyncio_protocol())
         return peer
@@ -360,6 +358,24 @@ def test_http_1_0_is_answered(serve):
     )
 
     assert ([b"done", b"done"], "closed") == ([reply.body for reply in peer.replies()], peer.state)
+
+
+def test_a_request_may_be_one_of_the_sites_own_kind(serve):
+    class Own(ServerRequest):
+        def process(self):
+            self.setResponseCode(202)
+            self.write(b"own")
+            self.finish()
+
+    peer = serve(lambda request: b"never", requestFactory=Own).ask(GET)
+
+    assert [(202, b"own")] == [(reply.status, reply.body) for reply in peer.replies()]
+
+
+def test_tls_does_not_agree_on_http_2(serve, monkeypatch):
+    monkeypatch.setattr("twisted.web.http.H2_ENABLED", True)
+
+    assert [b"http/1.1"] == serve(lambda request: b"").site.acceptableProtocols()
 
 
 # -- clients that leave

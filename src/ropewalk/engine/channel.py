@@ -42,6 +42,9 @@ class Transport(Protocol):
     def write(self, data: bytes) -> None:
         """Send it, when it can be sent."""
 
+    def can_write_eof(self) -> bool:
+        """Whether `write_eof` may be called; it may not over TLS."""
+
     def write_eof(self) -> None:
         """Nothing more will be sent; the peer may still send."""
 
@@ -468,7 +471,10 @@ class Channel:
         self._begin_stage()
         for reason in tuple(self._holds):
             self.release(reason)
-        self.transport.write_eof()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()  # that of TLS says so, and waits for the peer to say the same
 
     def _finish(self) -> None:
         self._begin_stage()

@@ -59,10 +59,13 @@ class OfTwisted:
     def unregister(self) -> None:
         self.twisted.unregisterProducer()
 
+    def can_write_eof(self) -> bool:
+        # Beneath TLS there is one that can, which Twisted's TLS lends its name to.
+        return hasattr(self.twisted, "loseWriteConnection") and not ISSLTransport.providedBy(self.twisted)
+
     def write_eof(self) -> None:
         self.twisted.unregisterProducer()  # or else Twisted waits for what it would still produce
-        end = getattr(self.twisted, "loseWriteConnection", self.twisted.loseConnection)
-        end()
+        self.twisted.loseWriteConnection()
 
     def close(self) -> None:
         self.twisted.unregisterProducer()

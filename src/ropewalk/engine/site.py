@@ -54,6 +54,10 @@ class Site(TwistedSite):
         driver.factory = self
         return driver
 
+    def acceptableProtocols(self) -> list[bytes]:
+        """What TLS may agree on: not HTTP/2, where Twisted would speak it."""
+        return [b"http/1.1"]
+
     def asyncio_protocol(self) -> AsyncioDriver:
         """The same for `loop.create_server(site.asyncio_protocol, ...)`: quicker, where the reactor runs on uvloop."""
         return AsyncioDriver(Channel(self.server))
