@@ -137,6 +137,18 @@ def test_a_body_that_comes_has_more_time_by_what_came(listener):
     ends_at(listener, peer, 20 + 10)
 
 
+def test_a_body_that_stops_is_late_however_much_of_it_came(listener):
+    peer = listener.connected()
+    listener.advance(5)
+    peer.send(POST + b"." * 50_000)
+    listener.advance(5)
+    peer.send(b"." * 49_999)
+
+    ends_at(listener, peer, 10 + 60)
+
+    assert [408] == peer.statuses
+
+
 def test_a_body_that_comes_in_drops_is_late_all_the_same(listener):
     peer = listener.connected()
     peer.send(POST)

@@ -500,7 +500,8 @@ class Channel:
         if self._holds:
             return NEVER
         if self._reading is not None:
-            return since + limits.body_grace + self._reading.received / limits.body_rate
+            whole = since + limits.body_grace + self._reading.received / limits.body_rate
+            return min(whole, self.server.seconds() + limits.idle)  # much at once does not earn a long silence
         if self._current is not None:
             return NEVER
         if self._begun():
