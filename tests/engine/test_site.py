@@ -492,6 +492,22 @@ def test_a_second_producer_is_an_error(serve, push, flush_logged_errors):
     assert 1 == len(flush_logged_errors(RuntimeError))
 
 
+def test_a_file_that_has_grown_since_its_length_was_said_has_its_connection_cut_off(
+    serve, folder, tmp_path, turns, flush_logged_errors
+):
+    peer = serve(folder).connected(reads=False)
+    peer.send(get("/large"))
+    with (tmp_path / "large").open("ab") as large:
+        large.write(b"more")
+
+    for _ in range(30):
+        turns()
+        peer.take()
+
+    assert "aborted" == peer.state
+    assert flush_logged_errors(ValueError)
+
+
 @pytest.fixture
 def folder(tmp_path):
     from twisted.web.static import File  # late: it warns, of itself

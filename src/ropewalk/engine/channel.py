@@ -252,7 +252,7 @@ class Channel:
 
     def ended(self, exchange: Exchange) -> None:
         """Its reply is complete."""
-        self._current = None
+        self._current = exchange.receiver = None  # they know each other: else a collector would have to part them
         self._used = True
         self.release("body")
         if exchange.closes:

@@ -131,11 +131,15 @@ class _Answering:
 
     def write(self, data: bytes) -> None:
         """Some of its body, framed."""
-        self._exchange.write(data)
+        try:
+            self._exchange.write(data)
+        except ValueError:  # more than was promised, as of a file that has grown: no end would be a clean one
+            self._exchange.abort()
+            raise
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """Likewise."""
-        self._exchange.write(b"".join(data))
+        self.write(b"".join(data))
 
     def requestDone(self, request: Any) -> None:
         """The reply is complete."""
