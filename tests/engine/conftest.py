@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from zope.interface import alsoProvides
 
 from ropewalk.engine.channel import Channel
 from ropewalk.engine.drivers import AsyncioDriver, TwistedDriver
@@ -138,6 +140,7 @@ class Peer:
         self.sent = b""  # what the server has sent, and this end taken
         self.state = "open"  # "half" when nothing more will come, "closed", "aborted"
         self.reads = True
+        self.secure = False
         self.driver: Any = None
         self._kept = b""  # what the transport keeps of what was written
         self._full = False
@@ -148,6 +151,10 @@ class Peer:
         self._settling = False
 
     # -- what a test does
+
+    def encrypt(self) -> None:
+        """Be a connection by TLS."""
+        self.secure = True
 
     def send(self, *parts: bytes) -> None:
         """Each part in a read of its own, when there is one."""
@@ -251,16 +258,25 @@ class TwistedPeer(Peer):
         self.resumeProducing = self.resume
         self.abortConnection = self.abort
 
+    def encrypt(self) -> None:
+        super().encrypt()
+        alsoProvides(self, ISSLTransport)
+
     def connect(self, protocol: Any) -> None:
         self.driver = protocol
         protocol.makeConnection(self)
         self.settle()
+
+    @property
+    def disconnecting(self) -> bool:
+        return self._ending == "closed" or self.state in ("closed", "aborted")
 
     def loseConnection(self) -> None:
         assert self.producer is None, "Twisted waits for a producer"
         self.end("closed")
 
     def loseWriteConnection(self) -> None:
+        assert not self.secure, "it would be the transport's beneath TLS"
         assert self.producer is None, "Twisted waits for a producer"
         self.end("half")
 
@@ -303,7 +319,7 @@ class AsyncioPeer(Peer):
         super().__init__(clock, address)
         self.pause_reading = self.pause
         self.resume_reading = self.resume
-        self.write_eof = lambda: self.end("half")
+        self.can_write_eof = lambda: not self.secure
         self.close = lambda: self.end("closed")
 
     def connect(self, protocol: Any) -> None:
@@ -311,11 +327,16 @@ class AsyncioPeer(Peer):
         protocol.connection_made(self)
         self.settle()
 
+    def write_eof(self) -> None:
+        assert not self.secure, "asyncio does not implement it over TLS"
+        self.end("half")
+
     def is_closing(self) -> bool:
         return self._ending == "closed" or self.state in ("closed", "aborted")
 
     def get_extra_info(self, name: str) -> Any:
-        return {"peername": (self.address, 40000), "sockname": ("192.0.2.1", 80)}.get(name)
+        known = {"peername": (self.address, 40000), "sockname": ("192.0.2.1", 80), "sslcontext": self.secure or None}
+        return known.get(name)
 
     def tell_data(self, data: bytes) -> None:
         self.driver.data_received(data)
@@ -340,7 +361,7 @@ class Listener:
         self.peers: list[Any] = []
         self._driver = driver
 
-    def connected(self, address: str = "192.0.2.7", *, reads: bool = True) -> Any:
+    def connected(self, address: str = "192.0.2.7", *, reads: bool = True, secure: bool = False) -> Any:
         if self._driver == "twisted":
             peer: Any = TwistedPeer(self.clock, address)
             protocol: Any = TwistedDriver(Channel(self.server))
@@ -348,14 +369,22 @@ class Listener:
             peer = AsyncioPeer(self.clock, address)
             protocol = AsyncioDriver(Channel(self.server))
         peer.reads = reads
+        if secure:
+            peer.encrypt()
         self.peers.append(peer)
         peer.connect(protocol)
         return peer
 
     def advance(self, seconds: float) -> None:
-        self.clock.advance(seconds)
-        for peer in self.peers:
-            peer.settle()
+        """Let the time pass, each timer at its own moment."""
+        until = self.clock.seconds() + seconds
+        while True:
+            due = min((call.getTime() for call in self.clock.getDelayedCalls()), default=until)
+            self.clock.advance(max(0.0, min(due, until) - self.clock.seconds()))
+            for peer in self.peers:
+                peer.settle()
+            if due >= until and self.clock.seconds() >= until:
+                return
 
     def leave(self) -> None:
         for peer in self.peers:
@@ -372,6 +401,18 @@ class Listener:
 def listen(request: Any) -> Callable[..., Listener]:
     """`listen(**limits)`: a Listener, on either driver."""
     return lambda **limits: Listener(request.param, **limits)
+
+
+@pytest.fixture
+def peers() -> dict[str, type[Peer]]:
+    """By the driver that they are beneath, without a listener: `peers[driver](clock).connect(protocol)`."""
+    return {"twisted": TwistedPeer, "asyncio": AsyncioPeer}
+
+
+@pytest.fixture
+def listen_on() -> Callable[..., Listener]:
+    """`listen_on(driver, **limits)`: for a test whose own affair the driver is; "twisted" or "asyncio"."""
+    return Listener
 
 
 @pytest.fixture

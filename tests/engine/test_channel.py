@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -388,6 +390,22 @@ def test_what_an_exchange_does_once_it_has_ended_touches_no_later_one(listener):
     assert ([b"first", b"second"], "open") == ([reply.body for reply in peer.replies()], peer.state)
 
 
+def test_an_answered_request_leaves_nothing_to_the_garbage_collector(listener):
+    gone = []
+    listener.application.on_complete = lambda asked: (weakref.finalize(asked, gone.append, asked.line), asked.reply())
+    peer = listener.connected()
+    gc.disable()
+
+    try:
+        peer.send(get("/a"))
+        listener.asked.clear()
+        peer.send(post(b"b"))
+        listener.asked.clear()
+        assert ["GET /a", "POST /"] == gone
+    finally:
+        gc.enable()
+
+
 def test_a_reply_may_be_ended_before_its_time_by_the_end_of_the_connection(listener):
     listener.application.waits()
     peer = listener.connected()
@@ -605,6 +623,14 @@ def test_an_application_whose_request_was_refused_may_answer_in_vain(listen):
     asked.exchange.close()
 
     assert ([413], "half") == (peer.statuses, peer.state)
+
+
+def test_over_tls_a_refusal_closes_the_connection_which_has_no_half_end(listener):
+    peer = listener.connected(secure=True)
+
+    peer.send(b"BREW / HTTP/1.1\r\n\r\n")
+
+    assert ([400], "closed") == (peer.statuses, peer.state)
 
 
 @pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
@@ -986,9 +1012,12 @@ def test_a_connection_beyond_those_that_there_is_room_for_is_closed_unread(liste
 def test_a_peer_has_so_many_connections_unless_it_is_this_machine(listen):
     listener = listen(per_peer=1)
 
-    states = [listener.connected(address).state for address in ["192.0.2.7"] * 2 + ["127.0.0.1"] * 2 + ["::1"] * 2]
+    states = [
+        listener.connected(address).state
+        for address in ["192.0.2.7"] * 2 + ["127.0.0.1", "::1", "::ffff:127.0.0.1"] * 2
+    ]
 
-    assert ["open", "aborted", "open", "open", "open", "open"] == states
+    assert ["open", "aborted", *["open"] * 6] == states
 
 
 def test_a_peer_may_have_a_name(listen):

@@ -42,6 +42,9 @@ class Transport(Protocol):
     def write(self, data: bytes) -> None:
         """Send it, when it can be sent."""
 
+    def can_write_eof(self) -> bool:
+        """Whether `write_eof` may be called; it may not over TLS."""
+
     def write_eof(self) -> None:
         """Nothing more will be sent; the peer may still send."""
 
@@ -251,7 +254,7 @@ class Channel:
 
     def ended(self, exchange: Exchange) -> None:
         """Its reply is complete."""
-        self._current = None
+        self._current = exchange.receiver = None  # they know each other: else a collector would have to part them
         self._used = True
         self.release("body")
         if exchange.closes:
@@ -470,7 +473,10 @@ class Channel:
         self._begin_stage()
         for reason in tuple(self._holds):
             self.release(reason)
-        self.transport.write_eof()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()  # that of TLS says so, and waits for the peer to say the same
 
     def _finish(self) -> None:
         self._begin_stage()
@@ -496,7 +502,8 @@ class Channel:
         if self._holds:
             return NEVER
         if self._reading is not None:
-            return since + limits.body_grace + self._reading.received / limits.body_rate
+            whole = since + limits.body_grace + self._reading.received / limits.body_rate
+            return min(whole, self.server.seconds() + limits.idle)  # much at once does not earn a long silence
         if self._current is not None:
             return NEVER
         if self._begun():

@@ -8,9 +8,9 @@ from typing import Any
 from typing import Protocol as Shape
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPushProducer, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
-from zope.interface import implementer
+from zope.interface import directlyProvides, implementer
 
 
 class Channel(Shape):
@@ -77,10 +77,13 @@ class OfTwisted:
     def unregister(self) -> None:
         self.twisted.unregisterProducer()
 
+    def can_write_eof(self) -> bool:
+        # Beneath TLS there is one that can, which Twisted's TLS lends its name to.
+        return hasattr(self.twisted, "loseWriteConnection") and not ISSLTransport.providedBy(self.twisted)
+
     def write_eof(self) -> None:
         self.twisted.unregisterProducer()  # or else Twisted waits for what it would still produce
-        end = getattr(self.twisted, "loseWriteConnection", self.twisted.loseConnection)
-        end()
+        self.twisted.loseWriteConnection()
 
     def close(self) -> None:
         self.twisted.unregisterProducer()
@@ -113,6 +116,8 @@ class AsTwisted:
         self.abortConnection = transport.abort
         self.pauseProducing = transport.pause_reading
         self.resumeProducing = transport.resume_reading
+        if transport.get_extra_info("sslcontext") is not None:
+            directlyProvides(self, ISSLTransport)
 
     @property
     def disconnecting(self) -> bool:

@@ -206,8 +206,11 @@ class Exchange:
         if self.started:
             raise RuntimeError("This request has been answered.")
         closes = not self.keeps or not self.complete or self._channel.server.draining
-        said = [value.lower() for name, value in fields if len(name) == 10 and name.lower() == b"connection"]
-        if any(b"close" in each for each in said):
+        said = b""
+        for name, value in fields:
+            if len(name) == 10 and name.lower() == b"connection":
+                said += value.lower()
+        if b"close" in said:
             closes = True
         elif closes and status != 101:
             fields.append((b"connection", b"close"))

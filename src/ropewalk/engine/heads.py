@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from ipaddress import AddressValueError, IPv6Address
 
@@ -87,6 +88,7 @@ def _examine_target(method: bytes, target: bytes, host: bytes | None) -> None:
         raise Refused(400, "The request's target and its Host name two hosts.")
 
 
+@lru_cache(256)  # the same few, again and again
 def _names_host(authority: bytes) -> bool:
     match = _HOST.fullmatch(authority)
     if match is None or int(match[2] or 0) > 65535:

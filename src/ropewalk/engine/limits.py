@@ -18,7 +18,7 @@ class Limits:
     head_time: float = 10.0  # from a head's first byte to its last (408)
     body_grace: float = 20.0  # before a body is late, and ...
     body_rate: float = 500.0  # bytes a second that it has to come with on the whole (408); Apache's RequestReadTimeout
-    idle: float = 60.0  # between two requests; above what our own clients keep a connection
+    idle: float = 60.0  # between two requests, or two reads of a body; above what our own clients keep a connection
     write: float = 30.0  # without the peer taking what waits for it
     linger: float = 5.0  # that a refused request is read on, so that its sender hears why; nginx's lingering_timeout
 

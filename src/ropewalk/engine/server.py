@@ -107,6 +107,7 @@ class Server:
 
 def _is_loopback(peer: str) -> bool:
     try:
-        return ip_address(peer).is_loopback
+        address = ip_address(peer)
     except ValueError:  # a name, as a simulated host may have
         return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

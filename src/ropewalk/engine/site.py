@@ -55,6 +55,10 @@ class Site(TwistedSite):
         driver.factory = self
         return driver
 
+    def acceptableProtocols(self) -> list[bytes]:
+        """What TLS may agree on: not HTTP/2, where Twisted would speak it."""
+        return [b"http/1.1"]
+
     def asyncio_protocol(self) -> AsyncioDriver:
         """The same for `loop.create_server(site.asyncio_protocol, ...)`: quicker, where the reactor runs on uvloop."""
         return AsyncioDriver(Channel(self.server))
@@ -133,11 +137,15 @@ class _Answering:
 
     def write(self, data: bytes) -> None:
         """Some of its body, framed."""
-        self._exchange.write(data)
+        try:
+            self._exchange.write(data)
+        except ValueError:  # more than was promised, as of a file that has grown: no end would be a clean one
+            self._exchange.abort()
+            raise
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """Likewise."""
-        self._exchange.write(b"".join(data))
+        self.write(b"".join(data))
 
     def requestDone(self, request: Any) -> None:
         """The reply is complete."""
