@@ -208,7 +208,7 @@ class Consumer:
         """Try what was asked for, in order; what fails stays, and all behind it."""
         failed: set[str] = set()
         while True:
-            letters = await self._database.apart(dead_letters.to_replay, self._said.group)
+            letters, parked = await self._database.apart(dead_letters.to_replay, self._said.group)
             letters = [letter for letter in letters if letter.event not in failed]
             stuck: set[str] = set()
             for letter in letters:
@@ -230,7 +230,7 @@ class Consumer:
                     await self._database.apart(dead_letters.handled, self._said.group, letter.event)
             if not letters:
                 break
-        self._parked = await self._database.apart(dead_letters.parked, self._said.group)
+        self._parked = parked
 
     def __repr__(self) -> str:
         return f"<Consumer {self._said.group}, {dict(self.tries)}, parked: {len(self._parked)}>"
