@@ -121,24 +121,23 @@ def standing(tx: Transaction) -> dict[str, Standing]:
     return {name: Standing(count, keys if name else 0) for name, count, keys in map(tuple, rows)}
 
 
-def parked(tx: Transaction, subscription: str) -> set[str]:
-    """The keys that wait."""
-    return _keys(tx, subscription) - {""}
+class Dead(Struct, frozen=True):
+    """What is dead of one subscription."""
+
+    parked: set[str]  # the keys that wait
+    to_replay: Sequence[DeadLetter]  # what was asked for, and the keys that have nothing dead before them; in order
 
 
-def to_replay(tx: Transaction, subscription: str) -> tuple[list[DeadLetter], set[str]]:
-    """What is to be tried again, in order: what was asked for, and the keys that have nothing dead before them.
-
-    And `parked`, as it is then.
-    """
-    keys = _keys(tx, subscription)
-    letters = [_letter(row) for row in tx.execute(_TO_REPLAY, {"subscription": subscription})] if keys else []
-    return letters, keys - {""}
+def to_replay(tx: Transaction, subscriptions: Sequence[str]) -> list[Dead]:
+    """What each of them has to try again."""
+    keys: dict[str, set[str]] = {name: set() for name in subscriptions}
+    for row in tx.execute(_KEYS, {"subscriptions": subscriptions}):
+        keys[row.subscription].add(row.key)
+    return [Dead(keys[name] - {""}, _to_replay(tx, name) if keys[name] else ()) for name in subscriptions]
 
 
-def _keys(tx: Transaction, subscription: str) -> set[str]:
-    """Those of its dead letters; "" of the ones that nothing waits behind."""
-    return set(tx.execute(_KEYS, {"subscription": subscription}).scalars())
+def _to_replay(tx: Transaction, subscription: str) -> list[DeadLetter]:
+    return [_letter(row) for row in tx.execute(_TO_REPLAY, {"subscription": subscription})]
 
 
 def handled(tx: Transaction, subscription: str, event: str) -> None:
@@ -165,8 +164,12 @@ _PARKED = (
     .where(_key.in_(sa.bindparam("keys", expanding=True)))
     .distinct()
 )
+_KEYS = (
+    sa.select(dead_letters.c.subscription, dead_letters.c.key)
+    .where(dead_letters.c.subscription.in_(sa.bindparam("subscriptions", expanding=True)))
+    .distinct()
+)
 _mine = dead_letters.c.subscription == sa.bindparam("subscription")
-_KEYS = sa.select(dead_letters.c.key).where(_mine).distinct()
 _keyed = dead_letters.c.key != ""
 _first = sa.select(sa.func.min(dead_letters.c.position)).where(_mine, _keyed).group_by(dead_letters.c.key)
 _open = sa.or_(dead_letters.c.replay, dead_letters.c.attempts == 0)
