@@ -16,10 +16,10 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from datetime import date
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -121,6 +121,15 @@ class Taken(Struct, frozen=True):
     place: int
 
 
+class Counted(Struct, frozen=True):
+    """A room that the search believes to be taken, for a night."""
+
+    reservation_id: Any
+    hotel_id: int
+    kind: str
+    night: date
+
+
 class Refunded(Struct, frozen=True):
     """A part of a charge that was given back."""
 
@@ -158,33 +167,33 @@ class Books(Struct, frozen=True):
 
 def read(reservations: Any, payments: Any, notifications: Any = None) -> Books:
     """The books; each argument has `execute(statement)`: a transaction, or a connection. Mails only if asked for."""
-    return Reading().of(reservations=reservations, payments=payments, notifications=notifications)
+    reading = Reading()
+    for tables, connection in zip(DATABASES.values(), (reservations, payments, notifications), strict=True):
+        if connection is not None:
+            reading.again(tables, connection)
+    return reading.books
 
 
 class Reading:
     """Reads the books again and again: whatever is as it was the last time is the very same value."""
 
     def __init__(self) -> None:
-        self._booked = _View(rooms.reservations, Booked, "id", lambda rows: {each.id: each for each in rows})
-        self._taken = _View(rooms.taken, Taken, "reservation_id", _nights)
-        self._charged = _View(
-            ledger.charges, Charged, "reference", lambda rows: {each.reference: each for each in rows}
-        )
-        self._refunds = _View(ledger.refunds, Refunded, "charge_id", _sums)
-        self._mailed = _View(notifications.mails, Mailed, "id", list)
-        self._books = Books({}, {}, {}, {})
+        self._views: Mapping[str, _View] = {
+            "booked": _View(rooms.reservations, Booked, "id", lambda rows: {each.id: each for each in rows}),
+            "taken": _View(rooms.taken, Taken, "reservation_id", _nights),
+            "charged": _View(
+                ledger.charges, Charged, "reference", lambda rows: {each.reference: each for each in rows}
+            ),
+            "refunds": _View(ledger.refunds, Refunded, "charge_id", _sums),
+            "mailed": _View(notifications.mails, Mailed, "id", list),
+        }
+        self.books = Books({}, {}, {}, {})
 
-    def of(self, reservations: Any = None, payments: Any = None, notifications: Any = None) -> Books:
-        """The books, of which those not given are as they were; each given has `execute(statement)`."""
-        changes: dict[str, Any] = {}
-        if reservations is not None:
-            changes.update(booked=self._booked.read(reservations), taken=self._taken.read(reservations))
-        if payments is not None:
-            changes.update(charged=self._charged.read(payments), refunds=self._refunds.read(payments))
-        if notifications is not None:
-            changes.update(mailed=self._mailed.read(notifications))
-        self._books = replace(self._books, **changes)
-        return self._books
+    def again(self, tables: Collection[sa.Table], connection: Any) -> Books:
+        """The books, of which all but these tables of one database are as they were."""
+        news = {name: view.read(connection) for name, view in self._views.items() if view.table in tables}
+        self.books = replace(self.books, **news)
+        return self.books
 
 
 def _nights(rows: Iterable[Taken]) -> dict[Any, list[tuple[date, int]]]:
@@ -208,6 +217,7 @@ class _View:
     def __init__(self, table: sa.Table, values: type[Struct], order: str, made: Callable[[Iterable[Any]], Any]) -> None:
         columns = [table.c[name] for name in values.__struct_fields__]
         raw = [sa.type_coerce(column, sa.types.NullType()) for column in columns]  # as the driver has them
+        self.table = table
         self._select = sa.select(*raw).order_by(table.c[order], *table.primary_key)
         self._processors = [column.type.dialect_impl(_SQLITE).result_processor(_SQLITE, None) for column in columns]
         self._values = values
@@ -263,12 +273,18 @@ def changed_since(before: Books, after: Books) -> set[Any]:
 def only(books: Books, ids: Set[Any]) -> Books:
     """Of the books what is about these reservations."""
     return Books(
-        {name: each for name, each in books.booked.items() if name in ids},
+        {name: books.booked[name] for name in sorted(books.booked.keys() & ids)},
         books.taken,
-        {name: each for name, each in books.charged.items() if name in ids},
+        {name: books.charged[name] for name in sorted(books.charged.keys() & ids)},
         books.refunds,
         [mail for mail in books.mailed if mail.reservation_id in ids],
     )
+
+
+def beside(books: Books, ids: Set[Any]) -> set[Any]:
+    """The ids of all reservations of the same hotel and kind of room as one of these: of them a room may be given."""
+    kinds = {(each.hotel_id, each.kind) for each in map(books.booked.get, ids) if each is not None}
+    return {*ids, *(each.id for each in books.booked.values() if (each.hotel_id, each.kind) in kinds)}
 
 
 # -- at every moment
@@ -578,12 +594,15 @@ def rooms_left(taken: Iterable[Room], hotel_id: int, arrival: date, nights: int)
 
 def copied(world: Any) -> dict[Any, list[Room]]:
     """What the search believes to be taken, by the reservation's id."""
-    copy = hotels.taken.c
-    statement = sa.select(copy.reservation_id, copy.hotel_id, copy.kind, copy.night).order_by(*hotels.taken.primary_key)
-    found: dict[Any, list[Room]] = defaultdict(list)
-    for id, *room in world.database("hotels").peek(lambda tx: tx.execute(statement).all()):
-        found[id].append(tuple(room))
+    found: dict[Any, list[Room]] = world.database("hotels").peek(_look(world).copy.read)
     return found
+
+
+def _rooms(rows: Iterable[Counted]) -> dict[Any, list[Room]]:
+    counted: dict[Any, list[Room]] = defaultdict(list)
+    for row in rows:
+        counted[row.reservation_id].append((row.hotel_id, row.kind, row.night))
+    return counted
 
 
 def copy_founded(world: Any) -> None:
@@ -614,24 +633,23 @@ class _Look:
 
     def __init__(self) -> None:
         self._reading = Reading()
-        self.copies = 0  # after how many changes the search's copy was looked at
-        self._changes: dict[str, int] = {}  # database -> after how many changes it was read
+        self.copy = _View(hotels.taken, Counted, "reservation_id", _rooms)
+        self.copies = 0  # after how many changes it was looked at
+        self._changes: dict[sa.Table, int] = {}  # after how many changes it was read
         self.books = self.compared = Books({}, {}, {}, {})
         self.first_seen: dict[Any, float] = {}  # reservation's id -> when, in the world's seconds
         self.unchecked: dict[Any, set[Any]] = {check: set() for check in EVERY}  # check -> reservations' ids
 
     def again(self, world: Any) -> None:
         """Read what has changed."""
-        before, changes = self.books, self._changes
-        self._changes = {
-            name: world.changes(name, *(table.name for table in there)) for name, there in DATABASES.items()
-        }
-        if self._changes == changes:
+        before = self.books
+        for name, there in DATABASES.items():
+            changes = {table: world.changes(name, table.name) for table in there}
+            if changed := [table for table in there if changes[table] != self._changes.get(table)]:
+                self._changes.update(changes)
+                self.books = world.database(name).peek(partial(self._reading.again, changed))
+        if self.books is before:
             return
-        for name in DATABASES:
-            if self._changes[name] == changes.get(name):
-                continue
-            self.books = world.database(name).peek(lambda tx, name=name: self._reading.of(**{name: tx}))
         ids = changed_since(before, self.books)
         for check in EVERY:
             self.unchecked[check] |= ids
@@ -653,7 +671,7 @@ def _look(world: Any) -> _Look:
 def _check(world: Any, check: Callable[[Books], Sequence[str]]) -> None:
     look = _look(world)
     if ids := look.unchecked[check]:
-        _none(check(look.books if check is rooms_given_twice else only(look.books, ids)))  # a room is between several
+        _none(check(only(look.books, beside(look.books, ids) if check is rooms_given_twice else ids)))
         ids.clear()
 
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from ropewalk import Conflict, Database, Event, Service, Transaction, Unavailable, current_context, operation, subscribe
 from ropewalk.events.dead_letters import DeadLetters
+from ropewalk.events.subscriptions import LOOKS
 from ropewalk.testing import World
 from ropewalk.testing.points import crash_points
 
@@ -114,6 +115,17 @@ class Listener(Service):
     @operation
     async def drop(self, number: int) -> None:
         await DeadLetters(self._database).drop(number)
+
+
+class Diary(Service):
+    def __init__(self, database: Database) -> None:
+        pass
+
+    @subscribe(Said)
+    async def note(self, event: Said) -> None: ...
+
+    @subscribe(Whispered)
+    async def note_in_pencil(self, event: Whispered) -> None: ...
 
 
 @pytest.fixture
@@ -234,6 +246,28 @@ def test_an_event_of_a_later_version_is_buried_at_once_and_says_what_to_do(world
     ((_, _, attempts, error),) = world.run(world.client(Listener).dead())
     assert 1 == attempts
     assert error.endswith("deploy the newer class here first, then its publisher.")
+
+
+def test_what_was_asked_for_while_it_was_down_is_replayed_when_it_starts(world, forgiven, monkeypatch):
+    monkeypatch.setattr(Listener, "refuses", "bad")
+    say(world, "bad")
+    world.advance(30)
+    monkeypatch.setattr(Listener, "refuses", "nothing")
+
+    world.crash("listener")
+    world.run(DeadLetters(world.database("listener")).replay())
+    world.restart("listener")
+    world.advance(LOOKS / 2)
+
+    assert ["bad"] == heard(world)
+
+
+def test_all_that_looks_now_and_then_in_a_service_looks_in_one_transaction():
+    with World([Talker, Diary], seed=9) as world:
+        world.advance(1 + LOOKS)
+
+    looked = [event.host for event in world.log.events if event.at > 1 and "to_replay" in event.text]
+    assert ["diary/1", "diary/2"] == sorted(looked)
 
 
 def test_what_nobody_has_subscribed_to_is_a_dead_letter_of_its_publisher(world):

@@ -215,6 +215,12 @@ def test_one_room_for_two_is_found_with_both_their_names() -> None:
     ] == found(two)
 
 
+def test_a_room_is_judged_with_whoever_may_be_in_it() -> None:
+    elsewhere = booked(id=UUID(int=7), hotel_id=42)
+
+    assert {ANN, BOB} == audit.beside(books(booked(), booked(id=BOB, nights=1), elsewhere), {ANN})
+
+
 def test_a_night_that_is_missing_is_found() -> None:
     right = books(booked(), charged())
 

@@ -22,15 +22,6 @@ MOST = 1000  # of one subscription; then it takes no more events until somebody 
 PAGE = 100
 
 
-# Built once: it is asked for each event that has a key.
-_key = sa.tuple_(dead_letters.c.subscription, dead_letters.c.key)
-PARKED = (
-    sa.select(dead_letters.c.subscription, dead_letters.c.key)
-    .where(_key.in_(sa.bindparam("keys", expanding=True)))
-    .distinct()
-)
-
-
 class DeadLetter(Struct, frozen=True):
     """An event that was not handled."""
 
@@ -106,7 +97,7 @@ def bury(tx: Transaction, subscription: str, message: Message, attempts: int, er
 def wait_behind(tx: Transaction, events: Sequence[tuple[str, Message]]) -> list[bool]:
     """Put each event of a subscription behind the dead letters of its key, if there are any; whether there are."""
     keys = [(subscription, message.key) for subscription, message in events]
-    parked = set(map(tuple, tx.execute(PARKED, {"keys": keys})))
+    parked = set(map(tuple, tx.execute(_PARKED, {"keys": keys})))
     for subscription, message in events:
         if (subscription, message.key) in parked:
             known = (dead_letters.c.subscription == subscription, dead_letters.c.event == message.id)
@@ -130,32 +121,23 @@ def standing(tx: Transaction) -> dict[str, Standing]:
     return {name: Standing(count, keys if name else 0) for name, count, keys in map(tuple, rows)}
 
 
-def parked(tx: Transaction, subscription: str) -> set[str]:
-    """The keys that wait."""
-    rows = tx.execute(
-        sa.select(dead_letters.c.key)
-        .where(dead_letters.c.subscription == subscription, dead_letters.c.key != "")
-        .distinct()
-    )
-    return {row.key for row in rows}
+class Dead(Struct, frozen=True):
+    """What is dead of one subscription."""
+
+    parked: set[str]  # the keys that wait
+    to_replay: Sequence[DeadLetter]  # what was asked for, and the keys that have nothing dead before them; in order
 
 
-def to_replay(tx: Transaction, subscription: str) -> list[DeadLetter]:
-    """What is to be tried again, in order: what was asked for, and the keys that have nothing dead before them."""
-    mine = dead_letters.c.subscription == subscription
-    first = sa.select(sa.func.min(dead_letters.c.position)).where(mine, dead_letters.c.key != "")
-    open_ = sa.or_(dead_letters.c.replay, dead_letters.c.attempts == 0)
-    keys = sa.select(dead_letters.c.key).where(
-        dead_letters.c.position.in_(first.group_by(dead_letters.c.key)), open_, dead_letters.c.key != ""
-    )
-    alone = sa.and_(dead_letters.c.key == "", dead_letters.c.replay)
-    rows = tx.execute(
-        sa.select(*_COLUMNS, dead_letters.c.message)
-        .where(mine, sa.or_(alone, dead_letters.c.key.in_(keys)))
-        .order_by(dead_letters.c.position)
-        .limit(PAGE)
-    )
-    return [_letter(row) for row in rows]
+def to_replay(tx: Transaction, subscriptions: Sequence[str]) -> list[Dead]:
+    """What each of them has to try again."""
+    keys: dict[str, set[str]] = {name: set() for name in subscriptions}
+    for row in tx.execute(_KEYS, {"subscriptions": subscriptions}):
+        keys[row.subscription].add(row.key)
+    return [Dead(keys[name] - {""}, _to_replay(tx, name) if keys[name] else ()) for name in subscriptions]
+
+
+def _to_replay(tx: Transaction, subscription: str) -> list[DeadLetter]:
+    return [_letter(row) for row in tx.execute(_TO_REPLAY, {"subscription": subscription})]
 
 
 def handled(tx: Transaction, subscription: str, event: str) -> None:
@@ -173,6 +155,31 @@ _COLUMNS = (
     dead_letters.c.error,
     dead_letters.c.replay,
     dead_letters.c.at,
+)
+
+# Built once: building one costs more than executing it.
+_key = sa.tuple_(dead_letters.c.subscription, dead_letters.c.key)
+_PARKED = (
+    sa.select(dead_letters.c.subscription, dead_letters.c.key)
+    .where(_key.in_(sa.bindparam("keys", expanding=True)))
+    .distinct()
+)
+_KEYS = (
+    sa.select(dead_letters.c.subscription, dead_letters.c.key)
+    .where(dead_letters.c.subscription.in_(sa.bindparam("subscriptions", expanding=True)))
+    .distinct()
+)
+_mine = dead_letters.c.subscription == sa.bindparam("subscription")
+_keyed = dead_letters.c.key != ""
+_first = sa.select(sa.func.min(dead_letters.c.position)).where(_mine, _keyed).group_by(dead_letters.c.key)
+_open = sa.or_(dead_letters.c.replay, dead_letters.c.attempts == 0)
+_open_keys = sa.select(dead_letters.c.key).where(dead_letters.c.position.in_(_first), _open, _keyed)
+_asked_alone = sa.and_(dead_letters.c.key == "", dead_letters.c.replay)
+_TO_REPLAY = (
+    sa.select(*_COLUMNS, dead_letters.c.message)
+    .where(_mine, sa.or_(_asked_alone, dead_letters.c.key.in_(_open_keys)))
+    .order_by(dead_letters.c.position)
+    .limit(PAGE)
 )
 
 

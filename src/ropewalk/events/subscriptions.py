@@ -87,12 +87,18 @@ class Consumer:
     async def start(self) -> None:
         """Take events from now on; raises what the broker and the database raise."""
         said = self._said.delivery
-        self._parked = await self._database.apart(dead_letters.parked, self._said.group)
-        self._replaying = self._driver.run(self._keep_replaying())
-        self._replaying.addErrback(lambda failure: failure.trap(CancelledError))
+        dead = await self._dead()
+        self._parked = dead.parked
+        if dead.to_replay:
+            self.wake()
         self._member = await self._broker.subscribe(
             self._said.group, (said.event.topic,), self._handle, said.at_once, said.from_start
         )
+
+    def replay(self) -> None:
+        """Try again what is asked for, from now on."""
+        self._replaying = self._driver.run(self._keep_replaying())
+        self._replaying.addErrback(lambda failure: failure.trap(CancelledError))
 
     async def stop(self) -> None:
         """Take nothing new, and wait for what is being handled; what waits for another try is given back."""
@@ -198,18 +204,18 @@ class Consumer:
 
     async def _keep_replaying(self) -> None:
         while True:
+            await self._bell.wait(LOOKS if self._parked or self._database.shared else None)
             try:
                 await self._replay()
             except RopewalkError as error:
                 _log.warn("event.replay.postponed {error}", error=error)
-            await self._bell.wait(LOOKS if self._parked or self._database.shared else None)
 
     async def _replay(self) -> None:
         """Try what was asked for, in order; what fails stays, and all behind it."""
         failed: set[str] = set()
         while True:
-            letters = await self._database.apart(dead_letters.to_replay, self._said.group)
-            letters = [letter for letter in letters if letter.event not in failed]
+            dead = await self._dead()
+            letters = [letter for letter in dead.to_replay if letter.event not in failed]
             stuck: set[str] = set()
             for letter in letters:
                 if letter.key and letter.key in stuck:
@@ -230,7 +236,12 @@ class Consumer:
                     await self._database.apart(dead_letters.handled, self._said.group, letter.event)
             if not letters:
                 break
-        self._parked = await self._database.apart(dead_letters.parked, self._said.group)
+        self._parked = dead.parked
+
+    async def _dead(self) -> dead_letters.Dead:
+        """What is dead of it; those of its service look together."""
+        dead: dead_letters.Dead = await self._database.batched(dead_letters.to_replay, self._said.group)
+        return dead
 
     def __repr__(self) -> str:
         return f"<Consumer {self._said.group}, {dict(self.tries)}, parked: {len(self._parked)}>"

@@ -385,22 +385,32 @@ async def _both(deferred: Deferred[Any]) -> None:
 
 # -- one transaction each
 
+# Built once: building one costs more than executing it.
+_BOUND = sa.select(bindings).order_by(bindings.c.group)
+_ADD = messages.insert().returning(messages.c.position, sort_by_parameter_order=True)  # many in one statement, in order
+_WAIT = queue.insert()
+_mine = queue.c.group == sa.bindparam("group_")
+_HANDLED = queue.delete().where(_mine, queue.c.position.in_(sa.bindparam("positions", expanding=True)))
+_GIVEN = queue.update().where(_mine, queue.c.position == sa.bindparam("at")).values(given=sa.bindparam("times"))
+
 
 def _store(tx: Transaction, published: Sequence[Message]) -> list[tuple[Stored, tuple[str, ...]]]:
     """Each with the groups it waits for."""
     bound: dict[str, tuple[str, ...]] = {}
-    for row in tx.execute(sa.select(bindings).order_by(bindings.c.group)):
+    for row in tx.execute(_BOUND):
         bound[row.topic] = (*bound.get(row.topic, ()), row.group)
-    stored = []
     now = int(tx.database.now())
-    for message in published:
-        body, groups = message.encoded(), bound.get(message.topic, ())
-        made = tx.execute(messages.insert().values(topic=message.topic, key=message.key, message=body, at=now))
-        assert made.inserted_primary_key is not None
-        position = made.inserted_primary_key[0]
-        stored.append((Stored(position, message.key, 0, body), groups))
-        if groups:
-            tx.execute(queue.insert(), [{"group": group, "position": position, "given": 0} for group in groups])
+    rows: list[dict[str, Any]] = [
+        {"topic": each.topic, "key": each.key, "message": each.encoded(), "at": now} for each in published
+    ]
+    positions = tx.execute(_ADD, rows).scalars() if rows else ()
+    stored = [
+        (Stored(position, row["key"], 0, row["message"]), bound.get(row["topic"], ()))
+        for position, row in zip(positions, rows, strict=True)
+    ]
+    waiting = [{"group": group, "position": row.position, "given": 0} for row, groups in stored for group in groups]
+    if waiting:
+        tx.execute(_WAIT, waiting)
     return stored
 
 
@@ -429,9 +439,9 @@ def _waiting(tx: Transaction, group: str, after: int) -> list[Stored]:
 
 def _note(tx: Transaction, group: str, handled: Sequence[int], given: dict[int, int]) -> None:
     if handled:
-        tx.execute(queue.delete().where(queue.c.group == group, queue.c.position.in_(handled)))
-    for position, times in given.items():
-        tx.execute(queue.update().where(queue.c.group == group, queue.c.position == position).values(given=times))
+        tx.execute(_HANDLED, {"group_": group, "positions": handled})
+    if given:
+        tx.execute(_GIVEN, [{"group_": group, "at": position, "times": times} for position, times in given.items()])
 
 
 def _history(tx: Transaction, topic: str, after: int) -> list[tuple[int, bytes]]:

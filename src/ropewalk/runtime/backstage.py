@@ -71,6 +71,9 @@ class Backstage:
         """Take events, and then hand on: nothing is published here before those who want it are known."""
         for consumer in self._consumers():
             await consumer.start()
+        # All of a service in one turn: where they look by themselves, now and then, they look in one transaction.
+        for consumer in self._consumers():
+            consumer.replay()
         for relay in self.relays.values():
             self._run(relay.run())
         for runner in self.runners.values():

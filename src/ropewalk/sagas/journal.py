@@ -161,34 +161,29 @@ def put_away(tx: Transaction, claim: Claim, due_ms: int | None, waits: str, sign
 
     `signals`: how many it has seen.
     """
-    told = tx.execute(sa.select(sagas.c.cancel).where(*_held(claim))).one_or_none()
+    told = tx.execute(_ASKED, _held(claim)).one_or_none()
     if told is None:
         raise Fenced(claim.id)
     if len(heard(tx, [claim.id]).get(claim.id, ())) != signals or bool(told.cancel) != claim.cancel:
         return False
     due = FAR if due_ms is None else due_ms
-    _change(tx, claim, owner="", due=due, waits=waits[:200])
+    _change(tx, claim, _PUT_AWAY, due_=due, waits_=waits[:200])
     return True
 
 
 def give_up(tx: Transaction, claim: Claim) -> None:
     """Let go of it as it is: somebody else is to go on."""
-    _change(tx, claim, owner="")
+    _change(tx, claim, _GIVE_UP)
     tx.wrote.add("sagas")
 
 
-def _held(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
-    """That the claim holds."""
-    return (
-        sagas.c.id == claim.id,
-        sagas.c.owner == claim.owner,
-        sagas.c.epoch == claim.epoch,
-        sagas.c.state == RUNNING,
-    )
+def _held(claim: Claim) -> dict[str, Any]:
+    """What `_holds` asks of the claim."""
+    return {"id_": claim.id, "owner_": claim.owner, "epoch_": claim.epoch}
 
 
-def _change(tx: Transaction, claim: Claim, **values: Any) -> None:
-    if not tx.execute(sagas.update().where(*_held(claim)).values(**values)).rowcount:
+def _change(tx: Transaction, claim: Claim, change: sa.Update, **values: Any) -> None:
+    if not tx.execute(change, {**_held(claim), **values}).rowcount:
         raise Fenced(claim.id)
 
 
@@ -200,8 +195,7 @@ def entries(tx: Transaction, ids: Collection[str]) -> dict[str, list[Entry]]:
     found: dict[str, list[Entry]] = {}
     if not ids:
         return found
-    rows = tx.execute(sa.select(journal).where(journal.c.saga.in_(ids)).order_by(journal.c.saga, journal.c.number))
-    for row in rows:
+    for row in tx.execute(_ENTRIES, {"ids": list(ids)}):
         place = Place(row.branch, row.step, row.use)
         said = (row.number, row.kind, row.arguments, row.status, bytes(row.result), row.type, row.at, row.version)
         entry = Entry(place, *said)
@@ -304,7 +298,7 @@ def _tell_parents(tx: Transaction, ended: Sequence[tuple[Claim, Ending]]) -> Non
             value = msgspec.json.encode(Ended(ending.state, msgspec.Raw(ending.result)))
             told.append({"saga": parent, "name": f"{ENDED}{claim.id}", "value": value})
     if told:
-        tx.execute(signals.insert(), told)
+        tx.execute(_TELL, told)
         # Whether it waits or is just being put away: that is a change of this row, and the later of the two sees the
         # other.
         tx.execute(_GO_ON, {"ids": sorted({each["saga"] for each in told})})
@@ -312,8 +306,20 @@ def _tell_parents(tx: Transaction, ended: Sequence[tuple[Claim, Ending]]) -> Non
 
 
 # Built once: building one costs more than executing it.
-_mine = (sagas.c.id.in_(sa.bindparam("ids", expanding=True)),)
+_ids: sa.BindParameter[str] = sa.bindparam("ids", expanding=True)
+_mine = (sagas.c.id.in_(_ids),)
 _open = sagas.c.state == RUNNING
+_holds = (
+    sagas.c.id == sa.bindparam("id_"),
+    sagas.c.owner == sa.bindparam("owner_"),
+    sagas.c.epoch == sa.bindparam("epoch_"),
+    _open,
+)
+_ASKED = sa.select(sagas.c.cancel).where(*_holds)
+_PUT_AWAY = sagas.update().where(*_holds).values(owner="", due=sa.bindparam("due_"), waits=sa.bindparam("waits_"))
+_GIVE_UP = sagas.update().where(*_holds).values(owner="")
+_ENTRIES = sa.select(journal).where(journal.c.saga.in_(_ids)).order_by(journal.c.saga, journal.c.number)
+_HEARD = sa.select(signals).where(signals.c.saga.in_(_ids)).order_by(signals.c.position)
 _LOCK = sa.select(sagas.c.id, sagas.c.owner, sagas.c.epoch).where(*_mine, _open).order_by(sagas.c.id).with_for_update()
 _place, _over = "saga, branch, step, use", ("number", "status", "result", "type", "version", "at")
 _columns = [column.name for column in journal.columns]
@@ -337,6 +343,7 @@ _OPEN = (
     .with_for_update(skip_locked=True)
 )
 _TAKE = sagas.update().where(*_mine).values(owner=sa.bindparam("owner_"), epoch=sagas.c.epoch + 1, due=None, waits="")
+_TELL = signals.insert()
 _GO_ON = sagas.update().where(*_mine, _open).values(due=None)
 _CANCELLED = sa.select(sagas.c.id).where(_open, sagas.c.cancel)
 _READ = sa.select(sagas).where(*_mine)
@@ -382,8 +389,7 @@ def heard(tx: Transaction, ids: Collection[str]) -> dict[str, list[tuple[str, by
     found: dict[str, list[tuple[str, bytes]]] = {}
     if not ids:
         return found
-    rows = tx.execute(sa.select(signals).where(signals.c.saga.in_(ids)).order_by(signals.c.position))
-    for row in rows:
+    for row in tx.execute(_HEARD, {"ids": list(ids)}):
         found.setdefault(row.saga, []).append((row.name, bytes(row.value)))
     return found
 

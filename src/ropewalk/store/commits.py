@@ -79,7 +79,7 @@ class SharedCommits:
         self.threads = ThreadPool(0, threads + 1, f"database-{name}")  # one for what is done beside the runs
         self._name = name
         self._reactor = reactor
-        self._sharing = sharing
+        self.sharing = sharing
         self._most_threads = threads
         self._patience = patience
         self._impatient: IDelayedCall | None = None
@@ -176,20 +176,20 @@ class SharedCommits:
         ends = self._reactor.seconds() + LONGEST
         committing = False
         try:
-            with self._sharing.begin(self.engine) as connection:
+            with self.sharing.begin(self.engine) as connection:
                 while self._within(made[-1], connection) and len(made) < min(MOST, self._may_share):
                     following = self._take_another() if self._reactor.seconds() < ends else None
                     if following is None:
                         break
                     made.append(following)
-                if not self._sharing.apart:
+                if not self.sharing.apart:
                     write_last([each.tx for each in made if each.did])
                 committing = True
         except _Ended as error:
             for each in made:
                 each.ended(error)
         except Exception as error:
-            if committing and self._sharing.lost(error):
+            if committing and self.sharing.lost(error):
                 for each in made:
                     each.lost(f"The database of {self._name} cannot be used: {getattr(error, 'orig', error)}")
                 return made
@@ -216,7 +216,7 @@ class SharedCommits:
     def _within(self, waiting: _Waiting, connection: sqlalchemy.Connection) -> bool:
         began = self._reactor.seconds()
         try:
-            return waiting.within(connection, self._sharing)
+            return waiting.within(connection, self.sharing)
         finally:
             if self._reactor.seconds() - began > SLOW:
                 self._slow[waiting.name] = APART

@@ -6,7 +6,7 @@ What a provider must bring is small: a SQLAlchemy engine and a way to call a `Ru
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import copy_context
 from functools import cached_property
 from random import Random
@@ -63,6 +63,7 @@ class Database:
         alone: Callable[[sqlalchemy.Connection], None] = lambda _: None,
         in_turn: Callable[[sqlalchemy.Connection, Sequence[str]], None] = lambda _, __: None,
         for_batches: sqlalchemy.Engine | None = None,
+        begin: Callable[[sqlalchemy.Engine], AbstractContextManager[sqlalchemy.Connection]] = sqlalchemy.Engine.begin,
     ) -> None:
         """`in_thread(run)` calls `run` where it may block; `is_conflict(error)`: the transaction may be run again.
 
@@ -70,7 +71,7 @@ class Database:
         conflicts before: it keeps the others from writing, so that the conflict ends. `in_turn(connection, keys)` keeps
         those that come there with one of these keys waiting until its transaction has ended; where transactions are
         serial anyway there is nothing to do. `for_batches`: the engine with what isolation they need, where that is
-        another.
+        another. `begin(engine)`: a transaction, committed at the end, or rolled back when something is raised.
         """
         self.name = name
         self._engine = engine
@@ -80,6 +81,7 @@ class Database:
         self._alone = alone
         self._in_turn = in_turn
         self._for_batches = for_batches or engine
+        self._begin = begin
         self._heard: list[Callable[[frozenset[str]], object]] = []
 
     async def run(self, function: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -172,7 +174,7 @@ class Database:
             ran: Ran = "no"
             tx = None
             try:
-                with engine.begin() as connection:
+                with self._begin(engine) as connection:
                     if attempt > TOGETHER:
                         self._alone(connection)
                     tx = Transaction(connection, owner or self)

@@ -19,6 +19,10 @@ from .transaction import Transaction
 BEAT = 1.0  # seconds between two beats
 TRUST = 4.0  # seconds for which a beat may stand still: a long collection of garbage, a slow disk
 
+# Built once: building one costs more than executing it.
+_BEAT = members.update().where(members.c.id == sa.bindparam("me")).values(beat=members.c.beat + 1)
+_ALL = sa.select(members)
+
 
 class Sight(Struct, frozen=True):
     """What one member has seen of the others: by id, the beat, and when it last moved by the looker's own clock."""
@@ -51,9 +55,9 @@ def beat(tx: Transaction, me: str, first: bool) -> dict[str, int] | None:
     """Beat once more, and look: everybody's beats, or None when `me` was struck off; `first`: it was not there yet."""
     if first:
         tx.execute(members.insert().values(id=me, beat=1))
-    elif not tx.execute(members.update().where(members.c.id == me).values(beat=members.c.beat + 1)).rowcount:
+    elif not tx.execute(_BEAT, {"me": me}).rowcount:
         return None
-    return {row.id: row.beat for row in tx.execute(sa.select(members))}
+    return {row.id: row.beat for row in tx.execute(_ALL)}
 
 
 def strike(tx: Transaction, who: str, beat_seen: int) -> bool:
