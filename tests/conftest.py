@@ -93,7 +93,7 @@ PROBES: dict[str, Callable[[], str | None]] = {
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """None, the tests' own, for one file, where somebody is at work, and for crash tests, which restart servers."""
+    """None beside this one for a single file, which somebody is at work on, and for crash tests, which restart servers."""
     files = {each.partition("::")[0] for each in config.args}
     one = len(files) == 1 and min(files).endswith(".py")
     return 0 if one or config.option.markexpr == "crash" else None
