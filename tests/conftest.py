@@ -3,6 +3,8 @@
 * A test says what it needs beside Python: `@pytest.mark.backend("redis")`, `@pytest.mark.browser`, or, in its own
   words, the `require` fixture. What is absent skips the test with a reason; it fails the test instead when
   `ROPEWALK_REQUIRED` names it ("chromium redis"), which is how a CI lane proves that nothing was left out.
+* Several processes run the tests at a time, each test in whichever comes to it: what they share on this machine, a test
+  has a part of for itself. `free_ports` gives it ports, `tmp_path` files; names on a server hold the process id.
 * After each test nothing is left: no failure in the log or in a Deferred, no timer, no connection. Ropewalk's own
   pytest plugin looks, `ropewalk_leftovers` in pyproject.toml; whose subject is a failure takes `flush_logged_errors`.
 """
@@ -15,6 +17,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 
 import pytest
@@ -84,6 +87,41 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "redis": cache(absence_of_redis),
     "strace": cache(absence_of_strace),
 }
+
+
+# -- in how many processes, and what each has for itself
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """None beside this one for a single file, which somebody is at work on, and for crash tests, which restart servers."""
+    files = {each.partition("::")[0] for each in config.args}
+    one = len(files) == 1 and min(files).endswith(".py")
+    return 0 if one or config.option.markexpr == "crash" else None
+
+
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PORTS = range(20_000 + 100 * WORKER, 20_100 + 100 * WORKER)  # below those the kernel gives away
+
+
+@pytest.fixture(scope="session")
+def free_ports() -> Callable[[int], int]:
+    """`free_ports(count)`: the first of as many ports in a row, on loopback, that nobody listens on."""
+
+    def free_ports(count: int) -> int:
+        runs = list(PORTS[: len(PORTS) - count : count])
+        begin = os.getpid() % len(runs)  # two runs of the tests at a time seldom meet
+        for first in runs[begin:] + runs[:begin]:
+            with suppress(OSError):
+                for port in range(first, first + count):
+                    with socket.socket() as probe:
+                        # What is left of closed connections is no hindrance; whoever listens is.
+                        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                        probe.bind(("127.0.0.1", port))
+                        probe.listen()
+                return first
+        raise AssertionError(f"no {count} free ports in a row in {PORTS}")
+
+    return free_ports
 
 
 # -- what must be there

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -83,14 +82,12 @@ downstairs = ["cellar"]
 class Inn:
     """A system of two processes, of which one runs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int) -> None:
         self.file = folder / "system.toml"
         module = f"inn_{folder.name.replace('-', '_')}"
         (folder / f"{module}.py").write_text(CODE)
         self.file.write_text(SYSTEM.format(module=module))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = port
         config = load(str(self.file), {})
         self.ready: Deferred[None] = Deferred()
         self.process = Process(
@@ -169,11 +166,13 @@ class Inn:
 
 
 @pytest_twisted.async_yield_fixture
-async def inn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flush_logged_errors: Any) -> AsyncIterator[Inn]:
+async def inn(
+    tmp_path: Path, free_ports: Callable[[int], int], monkeypatch: pytest.MonkeyPatch, flush_logged_errors: Any
+) -> AsyncIterator[Inn]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(running, "drive", lambda work: wait(work(reactor)))
-    inn = Inn(tmp_path)
+    inn = Inn(tmp_path, free_ports(2))
     await inn.ready
     yield inn
     await inn.process.stopService()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ropewalk import Database, Service
+from ropewalk.memory import broker as embedded
 from ropewalk.memory.shared_broker import make as make_shared
 from ropewalk.testing import World
 from ropewalk.testing.broker import SimulatedBroker
@@ -18,6 +19,10 @@ from ropewalk.testing.contracts import BrokerContract
 
 class TestSharedBroker(BrokerContract):
     """Several processes on one folder; the first is the owner."""
+
+    @pytest.fixture(autouse=True)
+    def _again_soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(embedded, "AGAIN", 0.05)
 
     @pytest.fixture
     def make(self, tmp_path: Path) -> Callable[[], Awaitable[Any]]:

@@ -186,9 +186,10 @@ class TestConnectionsThatBreak(OnRabbitMQ, BrokerContract):
         await self.until(lambda: len(hands.ids) == 200)
         assert [each.id for each in sent] == hands.ids
 
-    async def test_nobody_there_is_said_in_time(self) -> None:
+    async def test_nobody_there_is_said_in_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from twisted.internet import reactor
 
+        monkeypatch.setattr("ropewalk_rabbitmq.connection.PATIENCE", 0.1)
         clock: Any = reactor
         broker = make(
             "rabbitmq://127.0.0.1:1",

@@ -428,7 +428,7 @@ def test_the_service_sweeps_by_itself_from_its_start_to_its_stop(house, desk):
     house.play(service.stop())
 
     desk.hold()
-    house.pass_time(2000)
+    house.pass_time(1000)
     assert desk.states() == ["expired", "held"]
 
 

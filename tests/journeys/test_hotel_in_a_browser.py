@@ -9,12 +9,10 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -38,23 +36,12 @@ class Hotel(Struct, frozen=True):
     payments: str  # the internal listener of payments
 
 
-def free_ports() -> int:
-    """The first of nine ports in a row that nobody listens on, below those the kernel gives away."""
-    for first in range(18300, 30000, 10):
-        with ExitStack() as held:
-            try:
-                for port in range(first, first + SERVICES + 1):
-                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return first
-    pytest.fail("no nine ports in a row are free")
-
-
 @pytest.fixture(scope="module", params=["system.toml", "system.split.toml"])
-def hotel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hotel]:
+def hotel(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], int]
+) -> Iterator[Hotel]:
     folder = tmp_path_factory.mktemp("hotel")
-    port = free_ports()
+    port = free_ports(SERVICES + 1)
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),

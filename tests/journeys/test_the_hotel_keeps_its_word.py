@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -16,20 +16,22 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 
 ROOT = Path(__file__).parents[2]
-PORT = 18100  # of the first service; below the range the kernel takes ephemeral ports from
 SERVICES = ("booking-ui", "hotels", "reservations", "payments", "users", "receipts", "notifications")
 SECRET = "schemathesis asks, and this signs what it says"
 
 
 @pytest.fixture(scope="module")
-def hotel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The hotel in one process; the file its log goes to."""
+def hotel(
+    tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], int]
+) -> Iterator[tuple[Path, dict[str, str]]]:
+    """The hotel in one process: the file its log goes to, and where each service answers."""
     folder = tmp_path_factory.mktemp("hotel")
+    port = free_ports(len(SERVICES) + 2)  # the clock, which has no operation to ask for, and the public one
     log = folder / "log.jsonl"
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
-        "ROPEWALK_PUBLIC__BOOKING_UI": f"tcp:{PORT + 50}:interface=127.0.0.1",
+        "ROPEWALK_PUBLIC__BOOKING_UI": f"tcp:{port + len(SERVICES) + 1}:interface=127.0.0.1",
         "ROPEWALK_PAYMENTS__LATENCY": "0",
         "ROPEWALK_PAYMENTS__SLOW": "0",
         "ROPEWALK_AUTH__JWT_KEY": SECRET,
@@ -40,7 +42,7 @@ def hotel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             [
                 *(sys.executable, "-c", "from twisted.scripts.twistd import run; run()"),
                 *("--nodaemon", "--pidfile=", "ropewalk"),
-                *(str(ROOT / "examples/hotel/system.toml"), "--port", str(PORT), "--data", str(folder / "data")),
+                *(str(ROOT / "examples/hotel/system.toml"), "--port", str(port), "--data", str(folder / "data")),
             ],
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -48,8 +50,8 @@ def hotel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             stderr=output,
         )
         try:
-            wait_until_ready(f"http://127.0.0.1:{PORT}/health/ready", process, log)
-            yield log
+            wait_until_ready(f"http://127.0.0.1:{port}/health/ready", process, log)
+            yield log, {name: f"http://127.0.0.1:{port + number}" for number, name in enumerate(SERVICES)}
         finally:
             process.terminate()
             process.wait(60)
@@ -73,12 +75,15 @@ def bearer() -> str:
 
 @pytest.mark.long
 @pytest.mark.parametrize("service", SERVICES)
-def test_no_server_error_and_no_undocumented_answer(hotel: Path, service: str, tmp_path: Path) -> None:
-    began = hotel.stat().st_size
+def test_no_server_error_and_no_undocumented_answer(
+    hotel: tuple[Path, dict[str, str]], service: str, tmp_path: Path
+) -> None:
+    log, address = hotel
+    began = log.stat().st_size
     done = subprocess.run(
         [
             *(str(Path(sys.executable).with_name("schemathesis")), "run"),
-            f"http://127.0.0.1:{PORT + SERVICES.index(service)}/openapi.json",
+            f"{address[service]}/openapi.json",
             *("--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "15"),
             *("--generation-deterministic", "--continue-on-failure", "--no-color", "--workers", "1"),
             *("--header", f"Authorization: {bearer()}"),
@@ -93,5 +98,5 @@ def test_no_server_error_and_no_undocumented_answer(hotel: Path, service: str, t
         check=False,
     )
 
-    errors = [line for line in hotel.read_bytes()[began:].splitlines() if b'"level":"error"' in line]
+    errors = [line for line in log.read_bytes()[began:].splitlines() if b'"level":"error"' in line]
     assert (done.returncode, errors) == (0, []), done.stdout.decode()[-6000:]

@@ -28,7 +28,6 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SYSTEMS = Path(__file__).resolve().parent / "systems"
-PORTS = range(8300, 8400)
 PATIENCE = 30.0  # seconds for a condition; on a busy machine a process takes ten to start
 
 
@@ -39,22 +38,6 @@ def wait_until(condition: Callable[[], Any], what: str = "", timeout: float = PA
         assert time.monotonic() < until, f"{what or condition} did not come true in {timeout} s"
         time.sleep(0.02)
     return value
-
-
-def free_ports(count: int) -> int:
-    """The first of `count` free ports in a row."""
-    runs = list(PORTS[: len(PORTS) - count : count])
-    begin = os.getpid() % len(runs)  # two runs of the tests at a time seldom meet
-    for first in runs[begin:] + runs[:begin]:
-        with suppress(OSError):
-            for port in range(first, first + count):
-                with socket.socket() as probe:
-                    # What is left of closed connections is no hindrance; whoever listens is.
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    probe.bind(("127.0.0.1", port))
-                    probe.listen()
-            return first
-    raise AssertionError(f"no {count} free ports in {PORTS}")
 
 
 def is_alive(pid: int) -> bool:
@@ -153,8 +136,8 @@ class Started:
 
 
 @pytest.fixture(scope="session")
-def machine() -> SimpleNamespace:
-    """The functions above, for tests, which cannot import them."""
+def machine(free_ports: Callable[[int], int]) -> SimpleNamespace:
+    """`free_ports` and the functions above, for tests, which cannot import them."""
     return SimpleNamespace(
         wait_until=wait_until, free_ports=free_ports, is_alive=is_alive, answer=answer, systems=SYSTEMS
     )
