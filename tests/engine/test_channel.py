@@ -431,6 +431,14 @@ def test_a_body_in_chunks_is_handed_over_without_them(listener):
     assert (b"abcdef", ["complete"], None) == (asked.body, asked.heard, asked.exchange.length)
 
 
+def test_a_fields_value_has_no_blanks_around_it(listener):
+    peer = listener.connected()
+
+    peer.send(b"GET / HTTP/1.1\r\nHost: \t a \t\r\nA:b c \r\nD: \t \r\n\r\n")
+
+    assert [(b"Host", b"a"), (b"A", b"b c"), (b"D", b"")] == listener.asked[0].exchange.fields
+
+
 def test_trailers_are_dropped(listener):
     peer = listener.connected()
 

@@ -739,6 +739,7 @@ SAME = {
     "chunks": b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n3\r\na=b\r\n0\r\n\r\n",
     "the last": get("/", b"Connection: close"),
+    "blanks around a value": get("/cookies", b"Cookie: x=1; y=2 \t "),
 }
 
 

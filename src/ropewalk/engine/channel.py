@@ -177,7 +177,7 @@ class Channel:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._silent = 0
-        self._fields.append((name, value))
+        self._fields.append((name, value.rstrip(b" \t")))  # llhttp leaves what is behind it
         self._size += len(name) + len(value) + 4
         limits = self.server.limits
         if len(self._fields) > limits.fields or self._size > limits.head:
@@ -430,7 +430,7 @@ class Channel:
             self._begin_stage()
 
     def _refuse(self, refused: Refused, exchange: Exchange | None = None) -> None:
-        """Read no more requests, and answer this one so when its turn comes; `exchange`: how it is known."""
+        """Read no more requests, and answer this one so in its turn; `exchange`: what it is by now, if anything."""
         last = self._queue[-1] if self._queue else self._current
         self._parser = self._reading = None
         if self._end is not None or (exchange is None and last is not None and not last.keeps):
@@ -530,7 +530,7 @@ def _lose(exchange: Exchange) -> None:
 def _may(method: bytes, fields: Fields) -> bool:
     """Whether an application may make another protocol of a request: a WebSocket's handshake (RFC 6455, 4.1)."""
     return method == b"GET" and any(
-        name.lower() == b"upgrade" and value.strip().lower() == b"websocket" for name, value in fields
+        name.lower() == b"upgrade" and value.lower() == b"websocket" for name, value in fields
     )
 
 

@@ -47,20 +47,19 @@ def examine(version: str, method: bytes, target: bytes, fields: Fields) -> tuple
             case 4 if name.lower() == b"host":
                 if host is not None:
                     raise Refused(400, "A request has one Host; this one has more.")
-                host = value.strip(b" \t")
+                host = value
             case 6 if name.lower() == b"expect":
-                if value.strip(b" \t").lower() != b"100-continue":
+                if value.lower() != b"100-continue":
                     raise Refused(417, "The only expectation met is 100-continue.")
                 expects = version == "1.1"
             case 14 if name.lower() == b"content-length":
-                digits = value.strip(b" \t")
-                if digits[:1] == b"0" and digits != b"0":
+                if value[:1] == b"0" and value != b"0":
                     raise Refused(400, "A Content-Length has no leading zeros.")
-                length = int(digits)
+                length = int(value)
             case 17 if name.lower() == b"transfer-encoding":
                 if version == "1.0":
                     raise Refused(400, "HTTP/1.0 has no Transfer-Encoding.")
-                if value.strip(b" \t").lower() != b"chunked":
+                if value.lower() != b"chunked":
                     raise Refused(400, "The only Transfer-Encoding taken is chunked.")
                 length = None
     if host is None and version == "1.1":
