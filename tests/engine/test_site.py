@@ -735,7 +735,6 @@ SAME = {
     "a dot": get("/hello/../hello/b"),
     "two slashes": get("//hello/a"),
     "what is no UTF-8": get("/hello/%ff"),
-    "a URL": get("http://a/hello/b"),
     "chunks": b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n3\r\na=b\r\n0\r\n\r\n",
     "the last": get("/", b"Connection: close"),

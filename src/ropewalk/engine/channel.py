@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from ..buggify import buggify
 from .deadlines import NEVER
 from .exchange import Exchange
-from .heads import Fields, Refused, examine
+from .heads import Fields, Refused, examine, origin_form
 
 if TYPE_CHECKING:
     from .server import Server
@@ -195,7 +195,7 @@ class Channel:
         # A handshake has no body: what stands in its place would be the other protocol's, or be taken for a request.
         upgrades = length == 0 and version == "1.1" and parser.should_upgrade() and _may(method, fields)
         exchange = Exchange(
-            self, method, self._url, version, fields, length, self.server.limits.body,
+            self, method, origin_form(self._url), version, fields, length, self.server.limits.body,
             expects=expects, keeps=parser.should_keep_alive(), upgrades=upgrades,
         )  # fmt: skip
         if not exchange.complete:

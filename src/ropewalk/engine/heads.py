@@ -87,6 +87,17 @@ def _examine_target(method: bytes, target: bytes, host: bytes | None) -> None:
         raise Refused(400, "The request's target and its Host name two hosts.")
 
 
+def origin_form(target: bytes) -> bytes:
+    """A target as applications have it: without the scheme and the host that it may begin with (RFC 9112, 3.2.2)."""
+    if target[:1] == b"/":
+        return target
+    absolute = _ABSOLUTE.match(target)
+    if absolute is None:
+        return target
+    rest = target[absolute.end() :]
+    return rest if rest[:1] == b"/" else b"/" + rest
+
+
 @lru_cache(256)  # the same few, again and again
 def _names_host(authority: bytes) -> bool:
     match = _HOST.fullmatch(authority)
