@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+IDLE = 50.0  # seconds our clients keep an unused connection: less than servers do, so that none is used as it ends
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

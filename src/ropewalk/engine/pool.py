@@ -12,8 +12,8 @@ from twisted.internet.protocol import Factory
 from .client import ClientChannel
 from .deadlines import Deadlines
 from .drivers import TwistedDriver
+from .limits import IDLE
 
-IDLE = 50.0  # seconds a connection is kept unused: below the 60 of our servers, so that it is not reused as they end it
 KEPT = 64  # unused ones to one server; whoever has more calls at once opens and closes the rest
 LIMIT = 10_000  # connections to one server; further calls wait for one to be free
 CONNECT = 5.0  # seconds
@@ -66,12 +66,14 @@ class Pool:
         self._freed(channel)
 
     def close(self) -> Deferred[None]:
-        """End the free connections, and the others once they are; fires when none is left."""
+        """End the free connections, and cut off those in use; fires when none is left."""
         if self._closed is None:
             self._closed = Deferred()
         for free in self._free.values():
             while free:
                 free.pop().transport.close()
+        for channel in list(self._channels):
+            channel.give_up()
         return self._closed if self._channels else succeed(None)
 
     def _endpoint(self, server: Server) -> Any:

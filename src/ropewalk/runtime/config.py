@@ -17,6 +17,8 @@ from typing import Annotated, Any
 from klein import Klein
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, field_validator
 
+from ..engine.limits import DEFAULT as LIMITS
+from ..engine.limits import IDLE
 from ..errors import ConfigurationError
 from ..service import Contract, Service, describe
 from .settings import Environment, Settings, merged
@@ -77,6 +79,22 @@ class DrainSection(_Section):
     limit: float = Field(default=30.0, ge=0, le=3600)  # seconds; Kubernetes kills after 30 by default
 
 
+class LimitsSection(_Section):
+    """What each listener bears of its peers, see `engine.Limits`; what a body may have, its operations say."""
+
+    target: int = Field(default=LIMITS.target, ge=256)  # bytes
+    head: int = Field(default=LIMITS.head, ge=1024)  # bytes
+    fields: int = Field(default=LIMITS.fields, ge=16)
+    connections: int = Field(default=LIMITS.connections, ge=1)
+    per_peer: int = Field(default=LIMITS.per_peer, ge=1)  # a proxy in front is one peer; loopback is none
+    head_time: float = Field(default=LIMITS.head_time, gt=0)  # seconds
+    body_grace: float = Field(default=LIMITS.body_grace, gt=0)  # seconds
+    body_rate: float = Field(default=LIMITS.body_rate, gt=0)  # bytes a second
+    idle: float = Field(default=LIMITS.idle, gt=IDLE)  # seconds; our own clients must be the first to give up
+    write: float = Field(default=LIMITS.write, gt=0)  # seconds
+    linger: float = Field(default=LIMITS.linger, gt=0)  # seconds
+
+
 class RecordsSection(_Section):
     """How long a service remembers what came of a request under an idempotency key; later it is another request."""
 
@@ -113,6 +131,7 @@ class SystemFile(Settings):
     provide: dict[Target, Target] = Field(default_factory=dict)
     auth: AuthSection = AuthSection()
     drain: DrainSection = DrainSection()
+    limits: LimitsSection = LimitsSection()
     records: RecordsSection = RecordsSection()
     log: LogSection = LogSection()
     cors: CorsSection = CorsSection()

@@ -30,6 +30,7 @@ from zope.interface.verify import verifyObject
 from ..discovery.resolve import Resolve
 from ..driver import Driver
 from ..engine.agent import Agent
+from ..engine.limits import Limits
 from ..engine.pool import Pool
 from ..errors import ConfigurationError, RopewalkError
 from ..events import Publisher
@@ -400,7 +401,7 @@ class Process(LifecycleService):
             beneath={OPERATING: self._operator},
         )
         max_body = max((operation.max_body for operation in operations), default=MAX_BODY)
-        site = Site(resource, self.reactor, max_body)
+        site = Site(resource, self.reactor, max_body, Limits(**self.config.file.limits.model_dump()))
         try:
             port = await self._listen(site, description)
         except Exception as error:
