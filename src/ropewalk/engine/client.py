@@ -59,6 +59,7 @@ class ClientChannel:
         self.deadline = NEVER  # of its idleness
         self.producer: Any = None  # who makes the request's body, an IBodyProducer
         self.sending = False  # the request is not complete
+        self.ended = False
         self._freed = freed
         self._gone = gone
         self._parser: Any = None
@@ -105,6 +106,7 @@ class ClientChannel:
 
     def connection_lost(self, error: Exception | None = None) -> None:
         """As an asyncio.Protocol."""
+        self.ended = True
         hearer, self._hearer = self._hearer, None
         parser, self._parser = self._parser, None
         self._gone(self)

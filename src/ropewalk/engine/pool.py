@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, NamedTuple, cast
 
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory
 
 from .client import ClientChannel
 from .deadlines import Deadlines
 from .drivers import TwistedDriver
 from .limits import IDLE
+from .native import connected, loop_of
 
 KEPT = 64  # unused ones to one server; whoever has more calls at once opens and closes the rest
 LIMIT = 10_000  # connections to one server; further calls wait for one to be free
@@ -32,6 +35,7 @@ class Pool:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
+        self._loop = loop_of(reactor)
         self._deadlines = Deadlines(reactor)
         self._free: dict[Server, list[ClientChannel]] = {}
         self._open: dict[Server, int] = {}  # how many there are, those on their way included
@@ -56,10 +60,7 @@ class Pool:
             waiting.append(turn)
             return turn
         self._open[server] = self._open.get(server, 0) + 1
-        factory = Factory.forProtocol(lambda: TwistedDriver(ClientChannel(self._freed, self._gone)))
-        factory.noisy = False
-        connecting: Deferred[Any] = self._endpoint(server).connect(factory)
-        return connecting.addCallbacks(self._connected, self._failed, (server,), errbackArgs=(server,))
+        return self._connecting(server).addCallbacks(self._connected, self._failed, (server,), errbackArgs=(server,))
 
     def give_back(self, channel: ClientChannel) -> None:
         """It was not used after all."""
@@ -76,9 +77,16 @@ class Pool:
             channel.give_up()
         return self._closed if self._channels else succeed(None)
 
-    def _endpoint(self, server: Server) -> Any:
-        from twisted.internet.abstract import isIPAddress, isIPv6Address
+    def _connecting(self, server: Server) -> Deferred[Any]:
+        channel = ClientChannel(self._freed, self._gone)
+        if self._loop is not None and server.scheme == "http" and _is_address(server.host):
+            return connected(self._loop, server.host, server.port, channel, CONNECT)
+        factory = Factory.forProtocol(lambda: TwistedDriver(channel))
+        factory.noisy = False
+        connecting: Deferred[Any] = self._endpoint(server).connect(factory)
+        return connecting
 
+    def _endpoint(self, server: Server) -> Any:
         scheme, host, port = server
         endpoint: Any
         if isIPAddress(host):
@@ -93,8 +101,11 @@ class Pool:
             return wrapClientTLS(optionsForClientTLS(host), endpoint)
         return endpoint
 
-    def _connected(self, driver: TwistedDriver, server: Server) -> ClientChannel:
+    def _connected(self, driver: Any, server: Server) -> ClientChannel:
         channel = cast(ClientChannel, driver.channel)
+        if channel.ended:  # before anybody had it
+            self._one_less(server)
+            raise ConnectionLost()
         self._channels[channel] = server
         return channel
 
@@ -136,3 +147,7 @@ class Pool:
         if waiting:
             turn = waiting.popleft()
             self.connect(server).chainDeferred(turn)
+
+
+def _is_address(host: str) -> bool:
+    return bool(isIPAddress(host) or isIPv6Address(host))

@@ -31,6 +31,7 @@ from ..discovery.resolve import Resolve
 from ..driver import Driver
 from ..engine.agent import Agent
 from ..engine.limits import Limits
+from ..engine.native import accepting
 from ..engine.pool import Pool
 from ..errors import ConfigurationError, RopewalkError
 from ..events import Publisher
@@ -403,7 +404,7 @@ class Process(LifecycleService):
         max_body = max((operation.max_body for operation in operations), default=MAX_BODY)
         site = Site(resource, self.reactor, max_body, Limits(**self.config.file.limits.model_dump()))
         try:
-            port = await self._listen(site, description)
+            port = await accepting(await self._listen(site, description), site, self.reactor)
         except Exception as error:
             raise ConfigurationError(f"{place.service} cannot listen at {description}: {error}") from error
         self._sites.append(site)

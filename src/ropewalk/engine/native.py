@@ -1,0 +1,73 @@
+"""Connections on the event loop's own transports, past Twisted's, where the reactor runs on an asyncio loop.
+
+Twisted's transports ask the loop for each write whether they may; uvloop's own write at once, and together what one
+turn wrote. The channels are the same. Where there is no such loop, everything stays as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from twisted.internet import tcp
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.error import getConnectError
+from twisted.python.failure import Failure
+
+from .drivers import AsyncioDriver, Channel
+from .site import Site
+
+
+def loop_of(reactor: Any) -> Any:
+    """The asyncio loop that a reactor runs on; None when it does on none."""
+    return getattr(reactor, "_asyncioEventloop", None)
+
+
+async def accepting(port: Any, site: Site, reactor: Any) -> Any:
+    """`port`, an IListeningPort whose connections `site` serves, which from now on accepts natively where it can.
+
+    It can on TCP; what wraps connections (TLS, the PROXY protocol) is Twisted's.
+    """
+    loop = loop_of(reactor)
+    if loop is None or not isinstance(port, tcp.Port) or port.factory is not site:
+        return port
+    port.stopReading()
+    return _Accepting(port, await loop.create_server(site.asyncio_protocol, sock=port.socket.dup()))
+
+
+class _Accepting:
+    """A listening socket that Twisted holds and the loop accepts from."""
+
+    def __init__(self, port: Any, server: Any) -> None:
+        self._port = port
+        self._server = server
+        self.getHost = port.getHost
+        self.fileno = port.fileno
+
+    def stopListening(self) -> Deferred[Any]:
+        """As IListeningPort."""
+        self._server.close()
+        return maybeDeferred(self._port.stopListening)
+
+
+def connected(loop: Any, host: str, port: int, channel: Channel, timeout: float) -> Deferred[AsyncioDriver]:
+    """Fires with the driver of a connection to an IP address; fails as Twisted's endpoints do."""
+    connecting = asyncio.ensure_future(
+        asyncio.wait_for(loop.create_connection(lambda: AsyncioDriver(channel), host, port), timeout), loop=loop
+    )
+    made: Deferred[Any] = Deferred.fromFuture(connecting)
+    return made.addCallbacks(_driver, _as_twisted, errbackArgs=(channel,))
+
+
+def _driver(made: tuple[Any, AsyncioDriver]) -> AsyncioDriver:
+    return made[1]
+
+
+def _as_twisted(failure: Failure, channel: Any) -> Failure:
+    if channel.transport is not None:  # it came when nobody waited for it any more
+        channel.transport.abort()
+    error = failure.value
+    if isinstance(error, TimeoutError) and error.errno is None:
+        return Failure(ConnectTimeout())  # ours, not the kernel's
+    return Failure(getConnectError(error)) if isinstance(error, OSError) else failure
