@@ -89,7 +89,8 @@ def _stem(path: str) -> str:
 
 def _is_plain(rule: Rule) -> bool:
     special = rule.redirect_to or rule.websocket or rule.alias or rule.subdomain or rule.host
-    return not special and len(_PLACEHOLDER.findall(rule.rule)) == len(rule._converters)
+    left = _PLACEHOLDER.sub("", rule.rule)  # a converter's own arguments may have angles in quotes
+    return not special and "<" not in left and ">" not in left
 
 
 def _pattern(rule: str, converters: Mapping[str, Any]) -> str:
