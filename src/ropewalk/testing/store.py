@@ -139,7 +139,7 @@ class DatabaseHost:
         try:
             if again:
                 self._running = (instance, name, 0)
-                with database._engine.begin() as connection:
+                with database._begin(database._engine) as connection:
                     function(Transaction(connection, client), *args, **kwargs)
                     connection.rollback()
                 self._world.fired("transaction run again")
