@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpResponseParser
+from httptools import HttpParserCallbackError, HttpParserError, HttpResponseParser
 
 from .deadlines import NEVER
 from .heads import BODILESS, Fields
@@ -90,8 +90,6 @@ class ClientChannel:
         reason = ""
         try:
             self._parser.feed_data(data)
-        except HttpParserUpgrade:
-            reason = "the server would speak another protocol"
         except HttpParserError as error:
             cause = error.__context__ if isinstance(error, HttpParserCallbackError) else error
             if isinstance(error, HttpParserCallbackError) and not isinstance(cause, Broken):
@@ -181,7 +179,9 @@ class ClientChannel:
         parser, fields = self._parser, self._fields
         self._fields, self._size = [], 0
         status = parser.get_status_code()
-        if 100 <= status < 200 and status != 101:
+        if status == 101:
+            raise Broken("the server would speak another protocol")
+        if 100 <= status < 200:
             self._interim += 1
             if self._interim > INTERIM:
                 raise Broken(f"more than {INTERIM} replies before the reply")

@@ -121,8 +121,13 @@ class HTTPConnection:
         return operation.received(status, headers, data)
 
     async def _all(self, call: _Call) -> bytes:
+        data = bytearray()
         async with aclosing(self._pieces(call)) as pieces:
-            return b"".join([piece async for piece in pieces if call.size <= MAX_REPLY])
+            async for piece in pieces:
+                data += piece
+                if call.size > MAX_REPLY:
+                    break
+        return bytes(data)
 
     async def _pieces(self, call: _Call) -> AsyncGenerator[bytes, None]:
         try:
@@ -131,10 +136,8 @@ class HTTPConnection:
                 if pieces:
                     call.go_on()
                     yield b"".join(pieces)
-                elif call.ended:
+                elif not await call.more():
                     return
-                else:
-                    await call.wait()
         except Broken as error:
             raise self._unreachable(error) from error
         finally:
@@ -215,14 +218,14 @@ class _Call:
 
     # -- from whoever calls
 
-    async def wait(self) -> None:
-        """Until something comes. Raises Broken when the rest never will."""
-        if self._error is not None:
+    async def more(self) -> bool:
+        """Whether something comes, once it has; False at the end. Raises Broken when the rest never will."""
+        if not self.pieces and not self.ended:
+            self._waiting = Deferred()
+            await self._waiting
+        if not self.pieces and self._error is not None:
             raise self._error
-        self._waiting = Deferred()
-        await self._waiting
-        if self._error is not None and not self.pieces:
-            raise self._error
+        return bool(self.pieces)
 
     def go_on(self) -> None:
         """There is room for more."""
