@@ -66,6 +66,7 @@ class Channel:
 
     transport: Any = None  # a Transport
     peer = ""  # its address
+    view: Any = None  # what an application keeps of the connection from one request to the next
 
     def __init__(self, server: Server) -> None:
         self.server = server

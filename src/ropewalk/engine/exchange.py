@@ -78,9 +78,9 @@ class Exchange:
         self._left = -1  # bytes of the body that were promised and not written; -1: none were
 
     @property
-    def transport(self) -> Any:
-        """Its connection's."""
-        return self._channel.transport
+    def connection(self) -> Channel:
+        """Its connection, the same for all of a peer's requests on it."""
+        return self._channel
 
     @property
     def paused(self) -> bool:

@@ -72,12 +72,28 @@ class Site(TwistedSite):
         return problem(refused)
 
 
+class _View:
+    """A connection as its requests see it: found out once."""
+
+    __slots__ = ("host", "peer", "secure", "transport")
+
+    def __init__(self, transport: Any) -> None:
+        self.transport = transport
+        self.peer = transport.getPeer()
+        self.host = transport.getHost()
+        self.secure = ISSLTransport(transport, None) is not None
+
+
 class _Answering:
     """What a `twisted.web` Request takes for its channel, and what an exchange takes for its receiver."""
 
     def __init__(self, site: Site, exchange: Exchange) -> None:
         self.site = self.factory = site
-        self.transport = as_twisted(exchange.transport)
+        connection = exchange.connection
+        if connection.view is None:
+            connection.view = _View(as_twisted(connection.transport))
+        self._view: _View = connection.view
+        self.transport = self._view.transport
         self._exchange = exchange
         self._producer: Any = None
         self._pulled = False
@@ -120,15 +136,15 @@ class _Answering:
 
     def getPeer(self) -> Any:
         """Where the client is."""
-        return self.transport.getPeer()
+        return self._view.peer
 
     def getHost(self) -> Any:
         """Where it reached us."""
-        return self.transport.getHost()
+        return self._view.host
 
     def isSecure(self) -> bool:
         """Whether by TLS."""
-        return ISSLTransport(self.transport, None) is not None
+        return self._view.secure
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         """The reply's head; the request frames the body itself."""
