@@ -11,12 +11,12 @@ from twisted.internet.testing import MemoryReactorClock, StringTransportWithDisc
 
 from ropewalk import Service, Unavailable, get
 from ropewalk.driver import Driver, Run
-from ropewalk.engine.pool import Pool, Server
+from ropewalk.engine.pool import Origin, Pool
 from ropewalk.http.client import HTTPConnection
 from ropewalk.message import Request, Response
 from ropewalk.service import describe
 
-THERE = Server("http", "127.0.0.1", 1)
+THERE = Origin("http", "127.0.0.1", 1)
 
 
 class Rooms(Service, name="rooms", version="1.0.0"):

@@ -6,6 +6,7 @@ server  channel  exchange  heads  limits  deadlines     a listener, a connection
 drivers                                                 between a transport and a channel
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .reactor import install
@@ -18,17 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["Agent", "Limits", "Site", "install"]
 
 
+_ROOMS = {"Agent": ".agent", "Limits": ".limits", "Site": ".site"}  # opened late: twisted.web comes with two of them
+
+
 def __getattr__(name: str) -> Any:
-    if name == "Site":  # late: twisted.web comes with it
-        from .site import Site
-
-        return Site
-    if name == "Agent":
-        from .agent import Agent
-
-        return Agent
-    if name == "Limits":
-        from .limits import Limits
-
-        return Limits
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_ROOMS[name], __name__), name)

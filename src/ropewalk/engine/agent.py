@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from .client import Broken, ClientChannel, Head
 from .heads import request_head
-from .pool import Pool, Server
+from .pool import Origin, Pool
 
 AHEAD = 64 << 10  # bytes of a body that wait for somebody to read them
 
@@ -40,7 +40,7 @@ class Agent:
         ResponseNeverReceived when it ends before the reply begins, RequestGenerationFailed when the producer fails.
         """
         url = URI.fromBytes(uri)
-        server = Server(url.scheme.decode("ascii"), url.host.decode("ascii"), url.port)
+        server = Origin(url.scheme.decode("ascii"), url.host.decode("ascii"), url.port)
         if server.scheme not in ("http", "https"):
             raise ValueError(f"An agent asks http:// and https:// URLs; got {uri!r}.")
         asked = _Asked(method, uri, headers if headers is not None else Headers())

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpResponseParser
+from twisted.internet.error import ConnectionDone
 
 from .deadlines import NEVER
 from .heads import BODILESS, Fields
@@ -241,6 +242,4 @@ def _length(fields: Fields) -> tuple[int | None, bool]:
 
 
 def _is_clean(error: Exception | None) -> bool:
-    from twisted.internet.error import ConnectionDone
-
     return error is None or isinstance(error, ConnectionDone)

@@ -7,7 +7,7 @@ turn wrote. The channels are the same. Where there is no such loop, everything s
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet import tcp
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -16,7 +16,9 @@ from twisted.internet.error import getConnectError
 from twisted.python.failure import Failure
 
 from .drivers import AsyncioDriver, Channel
-from .site import Site
+
+if TYPE_CHECKING:
+    from .site import Site
 
 
 def loop_of(reactor: Any) -> Any:

@@ -22,8 +22,8 @@ LIMIT = 10_000  # connections to one server; further calls wait for one to be fr
 CONNECT = 5.0  # seconds
 
 
-class Server(NamedTuple):
-    """Where connections go."""
+class Origin(NamedTuple):
+    """Where connections go (RFC 9110, section 4.3.1)."""
 
     scheme: str  # "http" or "https"
     host: str
@@ -37,13 +37,13 @@ class Pool:
         self._reactor = reactor
         self._loop = loop_of(reactor)
         self._deadlines = Deadlines(reactor)
-        self._free: dict[Server, list[ClientChannel]] = {}
-        self._open: dict[Server, int] = {}  # how many there are, those on their way included
-        self._waiting: dict[Server, deque[Deferred[ClientChannel]]] = {}
-        self._channels: dict[ClientChannel, Server] = {}
+        self._free: dict[Origin, list[ClientChannel]] = {}
+        self._open: dict[Origin, int] = {}  # how many there are, those on their way included
+        self._waiting: dict[Origin, deque[Deferred[ClientChannel]]] = {}
+        self._channels: dict[ClientChannel, Origin] = {}
         self._closed: Deferred[None] | None = None
 
-    def peek(self, server: Server) -> ClientChannel | None:
+    def peek(self, server: Origin) -> ClientChannel | None:
         """A free connection, which is the caller's now; None when there is none."""
         free = self._free.get(server)
         if not free:
@@ -52,7 +52,7 @@ class Pool:
         self._deadlines.discard(channel)
         return channel
 
-    def connect(self, server: Server) -> Deferred[ClientChannel]:
+    def connect(self, server: Origin) -> Deferred[ClientChannel]:
         """Fires with a connection of the caller's own; fails as endpoints do. Waits while there are `LIMIT` of them."""
         if self._open.get(server, 0) >= LIMIT:
             waiting = self._waiting.setdefault(server, deque())
@@ -77,7 +77,7 @@ class Pool:
             channel.give_up()
         return self._closed if self._channels else succeed(None)
 
-    def _connecting(self, server: Server) -> Deferred[Any]:
+    def _connecting(self, server: Origin) -> Deferred[Any]:
         channel = ClientChannel(self._freed, self._gone)
         if self._loop is not None and server.scheme == "http" and _is_address(server.host):
             return connected(self._loop, server.host, server.port, channel, CONNECT)
@@ -86,7 +86,7 @@ class Pool:
         connecting: Deferred[Any] = self._endpoint(server).connect(factory)
         return connecting
 
-    def _endpoint(self, server: Server) -> Any:
+    def _endpoint(self, server: Origin) -> Any:
         scheme, host, port = server
         endpoint: Any
         if isIPAddress(host):
@@ -101,7 +101,7 @@ class Pool:
             return wrapClientTLS(optionsForClientTLS(host), endpoint)
         return endpoint
 
-    def _connected(self, driver: Any, server: Server) -> ClientChannel:
+    def _connected(self, driver: Any, server: Origin) -> ClientChannel:
         channel = cast(ClientChannel, driver.channel)
         if channel.ended:  # before anybody had it
             self._one_less(server)
@@ -109,7 +109,7 @@ class Pool:
         self._channels[channel] = server
         return channel
 
-    def _failed(self, failure: Any, server: Server) -> Any:
+    def _failed(self, failure: Any, server: Origin) -> Any:
         self._one_less(server)
         return failure
 
@@ -139,7 +139,7 @@ class Pool:
             closed, self._closed = self._closed, Deferred()
             closed.callback(None)
 
-    def _one_less(self, server: Server) -> None:
+    def _one_less(self, server: Origin) -> None:
         self._open[server] -= 1
         if not self._open[server]:
             del self._open[server]

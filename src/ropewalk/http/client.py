@@ -17,7 +17,7 @@ from ..codec.problem import from_problem
 from ..codec.routes import PLACEHOLDER
 from ..engine.client import Broken, ClientChannel, Head
 from ..engine.heads import request_head
-from ..engine.pool import Pool, Server
+from ..engine.pool import Origin, Pool
 from ..errors import Unavailable
 from ..message import Request, Response
 from ..operation import Operation
@@ -42,7 +42,7 @@ class HTTPConnection:
         """`base` is "http://host:port", or with a path; `identity` makes the token that says who calls."""
         self._pool = pool
         self._base = base.rstrip("/")
-        self._server, self._prefix, self._host = where(self._base)
+        self._server, self._prefix, self._host = _where(self._base)
         self._callee = callee
         self._major = major
         self._seconds = seconds
@@ -154,12 +154,12 @@ class HTTPConnection:
         return unavailable
 
 
-def where(base: str) -> tuple[Server, bytes, bytes]:
+def _where(base: str) -> tuple[Origin, bytes, bytes]:
     """The server of "http://host:port/path", the path, and what Host says of it."""
     url = urlsplit(base)
     if url.scheme not in ("http", "https") or url.hostname is None:
         raise ValueError(f"The address of a service is like http://host:port; got {base!r}.")
-    server = Server(url.scheme, url.hostname, url.port or (443 if url.scheme == "https" else 80))
+    server = Origin(url.scheme, url.hostname, url.port or (443 if url.scheme == "https" else 80))
     return server, url.path.encode("ascii"), url.netloc.rpartition("@")[2].encode("idna")
 
 

@@ -23,7 +23,7 @@ from ..message import Principal, Request, Response, Stream
 from ..operation import Operation
 from ..telemetry.propagation import RAN, extract
 from .accept import accepts
-from .heads import OWN
+from .heads import headers_of
 from .server import ServiceResource, Wire, check_size, gone, parts_of, places
 from .streams import Flow, content_type_of, write_pieces
 
@@ -49,7 +49,7 @@ class Direct:
         if operation is None:
             return None
         wire = self._wire
-        headers = _headers(exchange, keep_own=not wire.public)
+        headers = headers_of(exchange.fields, keep_own=not wire.public)
         if wire.sessions is not None and ("cookie" in headers or operation.binding.reads_form):
             return None
         if wire.error_page is not None and "html" in headers.get("accept", ""):
@@ -59,19 +59,6 @@ class Direct:
 
 def _needs_no_request(operation: Operation) -> bool:
     return all(kind in _OF_ANY_WIRE for kind in operation.binding.given.values())
-
-
-def _headers(exchange: Exchange, *, keep_own: bool) -> dict[str, str]:
-    """As `heads.read_headers`."""
-    headers: dict[str, str] = {}
-    for raw, value in exchange.fields:
-        name = raw.decode("ascii").lower()
-        text = value.decode("latin-1").strip(" \t")
-        if name in headers:
-            headers[name] += ("; " if name == "cookie" else ", ") + text
-        elif keep_own or not name.startswith(OWN):
-            headers[name] = text
-    return headers
 
 
 class Answering:

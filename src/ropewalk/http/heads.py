@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -11,26 +12,31 @@ from ..codec import problem
 from ..errors import RopewalkError
 from ..message import Response
 
-OWN = ("ropewalk-", "baggage")
+_OWN = ("ropewalk-", "baggage")
 
 
 def read_headers(request: Any, *, keep_own: bool) -> dict[str, str]:
-    """The headers by lower-case name, repeated ones joined; without ours when they cannot be trusted.
+    """`headers_of` a `twisted.web` request.
 
-    Then they are taken out of `request`, too: whoever is handed that must not meet them either.
+    Ours are taken out of `request`, too, when they are not kept: whoever is handed that must not meet them either.
     """
+    fields = [(name, value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values]
+    if not keep_own:
+        for name, _ in fields:
+            if name.decode("latin-1").lower().startswith(_OWN):
+                request.requestHeaders.removeHeader(name)
+    return headers_of(fields, keep_own=keep_own)
+
+
+def headers_of(fields: Iterable[tuple[bytes, bytes]], *, keep_own: bool) -> dict[str, str]:
+    """The fields of a head by lower-case name, repeated ones joined; without ours when they cannot be trusted."""
     headers: dict[str, str] = {}
-    own: list[bytes] = []
-    for name, values in request.requestHeaders.getAllRawHeaders():
-        key = name.decode("latin-1").lower()
-        if not keep_own and key.startswith(OWN):
-            own.append(name)
-        elif len(values) == 1:
-            headers[key] = values[0].decode("latin-1")
-        else:  # cookies may be split by HTTP/2 (RFC 9113, section 8.2.3)
-            headers[key] = (b"; " if key == "cookie" else b", ").join(values).decode("latin-1")
-    for name in own:
-        request.requestHeaders.removeHeader(name)
+    for raw, value in fields:
+        name = raw.decode("latin-1").lower()
+        if name in headers:  # cookies may be split by HTTP/2 (RFC 9113, section 8.2.3)
+            headers[name] += ("; " if name == "cookie" else ", ") + value.decode("latin-1")
+        elif keep_own or not name.startswith(_OWN):
+            headers[name] = value.decode("latin-1")
     return headers
 
 
