@@ -329,7 +329,7 @@ def main() -> None:
     """Print the tables."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--seconds", type=float, default=3.0)
+    options.add_argument("--seconds", type=int, default=3, help="whole ones, as wrk takes them")
     options.add_argument("--json", action="store_true")
     for internal in ("--serve", "--call", "--port"):
         options.add_argument(internal, help=argparse.SUPPRESS)

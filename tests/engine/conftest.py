@@ -6,8 +6,9 @@ a loss later and once, and refuse what those would refuse.
 
 from __future__ import annotations
 
+from asyncio import events
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
 from twisted.internet.address import IPv4Address
@@ -195,6 +196,7 @@ class Peer:
         self._flush()
         while self._coming and not self._paused and self.state in ("open", "half"):
             self.tell_data(self._coming.pop(0))
+            self.end_turn()
             self._flush()
         self._settling = False
         if self.state in ("closed", "aborted") and not self._told:
@@ -204,6 +206,7 @@ class Peer:
     def _flush(self) -> None:
         while self.reads and self._kept:
             self.take()
+            self.end_turn()
         if self._ending and not self._kept and self.state in ("open", "half"):
             self.state = self._ending
 
@@ -237,6 +240,8 @@ class Peer:
 
     def resume(self) -> None:
         self._paused = False
+
+    def end_turn(self) -> None: ...
 
     def tell_data(self, data: bytes) -> None: ...
 
@@ -321,11 +326,27 @@ class AsyncioPeer(Peer):
         self.resume_reading = self.resume
         self.can_write_eof = lambda: not self.secure
         self.close = lambda: self.end("closed")
+        self._soon: list[Callable[[], None]] = []
 
     def connect(self, protocol: Any) -> None:
         self.driver = protocol
-        protocol.connection_made(self)
+        outer = events._get_running_loop()
+        events._set_running_loop(cast(Any, self))  # an asyncio loop calls within itself
+        try:
+            protocol.connection_made(self)
+        finally:
+            events._set_running_loop(outer)
         self.settle()
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """The loop's: a turn is a read, or a call from outside."""
+        self._soon.append(callback)
+        if not self._settling:
+            self.end_turn()
+
+    def end_turn(self) -> None:
+        while self._soon:
+            self._soon.pop(0)()
 
     def write_eof(self) -> None:
         assert not self.secure, "asyncio does not implement it over TLS"

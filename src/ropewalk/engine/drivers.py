@@ -12,6 +12,8 @@ from twisted.internet.interfaces import IPushProducer, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from zope.interface import directlyProvides, implementer
 
+TOGETHER = 64 << 10  # bytes that wait for the end of a turn, at most
+
 
 class Channel(Shape):
     """What is driven: a server's connection, or a client's."""
@@ -103,7 +105,58 @@ class AsyncioDriver(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         """As asyncio.Protocol."""
         peer = transport.get_extra_info("peername")
-        self.channel.connection_made(transport, peer[0] if isinstance(peer, tuple) else "")
+        together = OfAsyncio(transport)
+        self.eof_received = together.flush  # type: ignore[method-assign]  # the loop closes the transport then
+        self.channel.connection_made(together, peer[0] if isinstance(peer, tuple) else "")
+
+
+class OfAsyncio:
+    """asyncio's transport, which is given what one turn of the loop writes at the end of that turn.
+
+    uvloop's writes at once. So each of the replies made in a turn would wake its peer, which reads it and sleeps again
+    while the next one is made; on one machine that costs more than to make it. Behind one another, most find their peer
+    awake.
+    """
+
+    __slots__ = ("_asyncio", "_bytes", "_soon", "_waiting", "pause_reading", "resume_reading")
+
+    def __init__(self, transport: Any) -> None:
+        self._asyncio = transport
+        self._soon = asyncio.get_running_loop().call_soon
+        self._waiting: list[bytes] = []
+        self._bytes = 0  # of them
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._asyncio, name)
+
+    def write(self, data: bytes) -> None:
+        self._waiting.append(data)
+        self._bytes += len(data)
+        if self._bytes >= TOGETHER:
+            self.flush()
+        elif len(self._waiting) == 1:
+            self._soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what waits; nobody is there to read it when the transport is closing."""
+        waiting = self._waiting
+        if waiting and not self._asyncio.is_closing():
+            self._waiting, self._bytes = [], 0
+            self._asyncio.write(waiting[0] if len(waiting) == 1 else b"".join(waiting))
+
+    def write_eof(self) -> None:
+        self.flush()
+        self._asyncio.write_eof()
+
+    def close(self) -> None:
+        self.flush()
+        self._asyncio.close()
+
+    def abort(self) -> None:
+        self.flush()
+        self._asyncio.abort()
 
 
 class AsTwisted:

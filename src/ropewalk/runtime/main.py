@@ -11,6 +11,7 @@ from typing import Any, TextIO, cast
 from twisted.application.service import IService, MultiService
 from twisted.logger import ILogObserver, Logger
 
+from ..driver import Driver
 from ..telemetry.logs import start_logging
 from .children import MARGIN, twistd
 from .config import DATA, load
@@ -47,6 +48,7 @@ def process_service(
         now=time.time,
         level=config.file.log.level,
         extra={"process": name, "worker": str(worker)} if worker else {"process": name} if process else {},
+        soon=Driver.of().loop.call_soon,
     )
     from twisted.internet import reactor
 

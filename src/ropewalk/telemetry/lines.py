@@ -11,12 +11,12 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from math import isfinite
+from functools import lru_cache
+from math import floor, isfinite
 from typing import Any
 from zlib import crc32
 
 import msgspec
-from structlog.processors import JSONRenderer
 
 from ..context import Context
 
@@ -52,8 +52,9 @@ def entry_of(
     with_traceback: bool = True,
 ) -> Entry:
     """The entry of one event. `now`: seconds since 1970. A field with one of our names gets a "_" behind it."""
-    moment = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
-    entry: Entry = {"time": moment.replace("+00:00", "Z"), "level": level, "event": _text(event)}
+    second = floor(now)
+    moment = f"{_second(second)}.{int((now - second) * 1000):03}Z"
+    entry: Entry = {"time": moment, "level": level, "event": _text(event)}
     if logger:
         entry["logger"] = logger
     entry.update(constant)
@@ -77,6 +78,11 @@ def entry_of(
     if error is not None:
         entry["error"] = describe(error, with_traceback=with_traceback)
     return entry
+
+
+@lru_cache(maxsize=2)  # a busy second has thousands of lines
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:-6]
 
 
 def plain(value: Any) -> Any:
@@ -115,19 +121,11 @@ def describe(error: BaseException, *, with_traceback: bool = True) -> dict[str, 
 
 def json_line(entry: Entry) -> str:
     """The entry as one line of JSON, without its end."""
-    line: str = _json(None, "", entry)  # type: ignore[assignment]
-    return line
-
-
-def _dumps(entry: Entry, **_: Any) -> str:
     try:
         line = msgspec.json.encode(entry).decode()
     except UnicodeEncodeError:  # half of a surrogate pair: no text, though Python lets a str hold it
         line = msgspec.json.encode(_encodable(entry)).decode()
     return line if line.isprintable() else line.translate(_ESCAPED_IN_JSON)
-
-
-_json = JSONRenderer(serializer=_dumps)
 
 
 def _encodable(value: Any) -> Any:

@@ -31,10 +31,12 @@ from .lines import Entry, entry_of, human_renderer, humanise, json_line
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _TWISTED = {LogLevel.debug: 10, LogLevel.info: 20, LogLevel.warn: 30, LogLevel.error: 40, LogLevel.critical: 50}
+_LOG_LEVELS = {number: level for level, number in _TWISTED.items()}
 _NAMES = {number: name for name, number in LEVELS.items()}
+HELD = 256  # lines that wait for the end of a turn, at most
 
 _requests = Logger("ropewalk.request")
-_floors: list[int] = []  # of the pipelines that run: what is below all of them need not be made
+_pipelines: list[_Pipeline] = []  # that run
 
 # What Twisted says of itself, and at which level it is heard; None: never. By the event's format, or by the text of a
 # legacy one.
@@ -68,25 +70,28 @@ def start_logging(
     now: Callable[[], float],
     level: str = "info",
     extra: Mapping[str, str] = {},
+    soon: Callable[[Callable[[], None]], object] | None = None,
 ) -> Callable[[], None]:
     """Begin: from now on each event at `level` or above is a line on `stream`; call what this returns to end it.
 
     `json`: for machines, else for people, with colours when the stream is a terminal and `NO_COLOR` is not set. `now`:
-    seconds since 1970. `extra`: said in every line ({"process": "core"}). Raises ValueError for an unknown level.
+    seconds since 1970. `extra`: said in every line ({"process": "core"}). `soon`: what calls back at the end of the
+    reactor's turn; the lines of the requests that ended in one turn are then written together. Raises ValueError for an
+    unknown level.
     """
     if level not in LEVELS:
         raise ValueError(f"A log's level is one of {', '.join(LEVELS)}; got {level!r}.")
     colours = not os.environ.get("NO_COLOR") and stream.isatty()
     render = json_line if json else human_renderer(colours=colours)
-    pipeline = _Pipeline(stream, render, now, LEVELS[level], extra)
+    pipeline = _Pipeline(stream, render, now, LEVELS[level], extra, soon)
     undo = (_join_twisted(pipeline), _join_logging(pipeline), _join_warnings(pipeline), _join_structlog(pipeline))
-    _floors.append(pipeline.level)
+    _pipelines.append(pipeline)
 
     def stop() -> None:
         if pipeline.ended:
             return
         pipeline.ended = True
-        _floors.remove(pipeline.level)
+        _pipelines.remove(pipeline)
         for step in reversed(undo):
             step()
         pipeline.close()
@@ -100,21 +105,24 @@ def request_line(request: Request, status: int, outcome: str, seconds: float, er
     An exception that is no RopewalkError comes with its traceback, at "error"; other statuses of 500 and above at
     "warning", the rest at "info".
     """
-    foreseen = isinstance(error, (RopewalkError, asyncio.CancelledError, GeneratorExit))
-    failed = error is not None and not foreseen
-    level = LogLevel.error if failed else LogLevel.warn if status >= 500 else LogLevel.info
-    if _floors and _TWISTED[level] < min(_floors):
+    foreseen = error is None or isinstance(error, (RopewalkError, asyncio.CancelledError, GeneratorExit))
+    level = 40 if not foreseen else 30 if status >= 500 else 20
+    if _pipelines and all(level < pipeline.level for pipeline in _pipelines):
         return
     fields: dict[str, Any] = {"outcome": outcome, "status": status, "milliseconds": round(seconds * 1000, 3)}
     if request.principal.service is not None:
         fields["caller"] = request.principal.service
     if request.attempt != 1:
         fields["attempt"] = request.attempt
-    if failed and error is not None:
-        fields["log_failure"] = Failure(error, type(error), error.__traceback__)
-    elif error is not None:
-        fields["log_error"] = error
-    _requests.emit(level, "request", log_context=request.context, **fields)
+    if _pipelines and foreseen:  # straight: what Twisted makes of an event costs as much as all the rest of a request
+        for pipeline in _pipelines:
+            pipeline.request(level, request.context, fields, error)
+        return
+    if error is not None:
+        fields |= (
+            {"log_error": error} if foreseen else {"log_failure": Failure(error, type(error), error.__traceback__)}
+        )
+    _requests.emit(_LOG_LEVELS[level], "request", log_context=request.context, **fields)
 
 
 @implementer(ILogObserver)
@@ -128,9 +136,12 @@ class _Pipeline(logging.Handler):
         now: Callable[[], float],
         level: int,
         extra: Mapping[str, str],
+        soon: Callable[[Callable[[], None]], object] | None,
     ) -> None:
         super().__init__(level)
         self.ended = False
+        self._soon = soon
+        self._held: list[str] = []  # lines that are written at the end of the turn, or before the next other one
         self._stream = stream
         self._render = render
         self._now = now
@@ -209,6 +220,20 @@ class _Pipeline(logging.Handler):
             self._log(level, message, logger=name, fields=event.items(), error=error or None)
         raise structlog.DropEvent
 
+    def request(self, level: int, context: Context, fields: Mapping[str, Any], error: BaseException | None) -> None:
+        """How a request ended; in the reactor's thread."""
+        if level >= self.level:
+            self._log(
+                level,
+                "request",
+                logger=_requests.namespace,
+                fields=fields.items(),
+                error=error,
+                context=context,
+                with_traceback=False,
+                waits=self._soon is not None,
+            )
+
     # -- where they go
 
     def _log(
@@ -221,6 +246,7 @@ class _Pipeline(logging.Handler):
         error: BaseException | None = None,
         context: Context | None = None,
         with_traceback: bool = True,
+        waits: bool = False,
     ) -> None:
         try:
             name = _NAMES.get(level) or _NAMES[max(10, min(50, level // 10 * 10))]
@@ -242,21 +268,38 @@ class _Pipeline(logging.Handler):
             )
         except Exception as failed:  # a hole in the above: the event is named all the same
             line = f'{{"level":"error","event":"log.failed","error":{{"type":"{type(failed).__name__}"}}}}'
-        self._write(line)
-
-    def _write(self, line: str) -> None:
         self.acquire()
         try:
-            lost, self._lost = self._lost, 0
-            if lost:
-                line = f"{self._render(self._entry_of_loss(lost))}\n{line}"
-            try:
-                self._stream.write(line + "\n")
-                self._stream.flush()
-            except Exception:  # closed, full, gone: there is nobody to tell now
-                self._lost = lost + 1
+            self._held.append(line)
+            if not waits or len(self._held) >= HELD:
+                self.flush()
+            elif len(self._held) == 1 and self._soon is not None:
+                self._soon(self.flush)
         finally:
             self.release()
+
+    def flush(self) -> None:
+        """Write what is held; the standard library calls it, too, when the interpreter ends."""
+        self.acquire()
+        try:
+            lines, self._held = self._held, []
+            if not lines:
+                return
+            lost, self._lost = self._lost, 0
+            if lost:
+                lines.insert(0, self._render(self._entry_of_loss(lost)))
+            try:
+                self._stream.write("\n".join(lines) + "\n")
+                self._stream.flush()
+            except Exception:  # closed, full, gone: there is nobody to tell now
+                self._lost = lost + len(lines) - (lost > 0)
+        finally:
+            self.release()
+
+    def close(self) -> None:
+        """Write what is held, and no more."""
+        self.flush()
+        super().close()
 
     def _entry_of_loss(self, lost: int) -> Entry:
         return entry_of(
