@@ -12,9 +12,12 @@ Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
 class Filter(Protocol):
-    """Everything that stands between: one coroutine that reads before, await, after."""
+    """Everything that stands between: one coroutine that reads before, await, after.
 
-    async def __call__(self, request: Request, handler: Handler) -> Response: ...
+    One that has nothing to do with a request may return `handler(request)` as it is.
+    """
+
+    def __call__(self, request: Request, handler: Handler) -> Awaitable[Response]: ...
 
 
 def compose(filters: Iterable[Filter], handler: Handler) -> Handler:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from ..errors import Forbidden, Unauthorized
 from ..handler import Handler
@@ -20,9 +20,15 @@ class Authenticate:
         self._authenticators = tuple(authenticators)
         self._headers = frozenset(header for each in authenticators for header in each.headers)
 
-    async def __call__(self, request: Request, handler: Handler) -> Response:
+    def __call__(self, request: Request, handler: Handler) -> Awaitable[Response]:
+        operation = request.operation
+        if self._headers.isdisjoint(request.metadata) and operation.access != "user" and not operation.scopes:
+            return handler(request)  # nearly always; without a frame of ours
+        return self._authenticated(request, handler)
+
+    async def _authenticated(self, request: Request, handler: Handler) -> Response:
         metadata = request.metadata
-        if metadata and not self._headers.isdisjoint(metadata):
+        if not self._headers.isdisjoint(metadata):
             for authenticator in self._authenticators:
                 principal = await authenticator.authenticate(metadata)
                 if principal is not None:

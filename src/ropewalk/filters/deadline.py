@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Generator
 from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 from twisted.internet.interfaces import IReactorTime
 
 from ..driver import Run, current_run
@@ -42,7 +42,7 @@ class Deadline:
             late.ran = "no"
             raise late
         if deadline != context.deadline:
-            request = request.replace(context=msgspec.structs.replace(context, deadline=deadline))
+            request = replace(request, context=replace(context, deadline=deadline))
         return await _Until(self._clock, deadline, request, handler)
 
 

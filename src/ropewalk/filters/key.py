@@ -61,12 +61,15 @@ class UnderKey:
         self._take_back = take_back
         self._in_flight: dict[str, str] = {}  # scope -> arguments
 
-    async def __call__(self, request: Request, handler: Handler) -> Response:
+    def __call__(self, request: Request, handler: Handler) -> Awaitable[Response]:
         key = request.context.key
-        if not key or request.operation.safe:
-            if key is not None:  # nor may what it calls be asked under it
-                request = _with(request, key=None)
-            return await (handler(request) if current_key() is None else _without_key(request, handler))
+        if key and not request.operation.safe:
+            return self._under(key, request, handler)
+        if key is not None:  # nor may what it calls be asked under it
+            request = _with(request, key=None)
+        return handler(request) if current_key() is None else _without_key(request, handler)
+
+    async def _under(self, key: str, request: Request, handler: Handler) -> Response:
         request, keyed = await _keyed(request, key)
         answering = self._in_flight.get(keyed.scope)
         if answering is not None and answering != keyed.arguments:

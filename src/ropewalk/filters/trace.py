@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-import msgspec
+from msgspec.structs import replace
 
 from ..context import Context, Trace
 from ..handler import Handler
@@ -25,7 +25,7 @@ class TraceCalls:
         self._done = done
 
     async def __call__(self, request: Request, handler: Handler) -> Response:
-        request = request.replace(context=self._child(request.context))
+        request = replace(request, context=self._child(request.context))
         if self._done is None:
             return await handler(request)
         started = self._seconds()
@@ -44,7 +44,7 @@ class TraceCalls:
             trace = Trace(f"{self._bits(128) or 1:032x}", span)
         else:
             trace = Trace(above.trace_id, span, above.flags, above.state, above.span_id)
-        return msgspec.structs.replace(context, trace=trace, request_id=context.request_id or trace.trace_id)
+        return replace(context, trace=trace, request_id=context.request_id or trace.trace_id)
 
 
 Done = Callable[[Request, int, str, float, BaseException | None], None]

@@ -141,7 +141,9 @@ class Answering:
             return
         try:
             said, body = operation.sent(response)
-            self._reply(response.status, [*said, *(("set-cookie", cookie) for cookie in response.cookies)], body)
+            if response.cookies:
+                said = [*said, *(("set-cookie", cookie) for cookie in response.cookies)]
+            self._reply(response.status, said, body)
         except Exception:
             _log.failure("{operation} answered what cannot be sent", operation=operation.id)
             self._refuse(RopewalkError())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from random import SystemRandom
+from random import Random, SystemRandom
 from typing import Any, cast
 
 from twisted.internet.interfaces import IReactorTime
@@ -32,9 +32,10 @@ def resource(service: Service) -> IResource:
     from ..http.sessions import Sessions
     from ..http.surface import surface
 
-    clock, random, name = Clock(reactor), SystemRandom(), describe(service).name
+    clock, secret, name = Clock(reactor), SystemRandom(), describe(service).name
+    random = Random(secret.getrandbits(256))  # of spans: many, and nobody gains by guessing one
     meter = Calls("ropewalk_server", "Requests", (("service", name),))
-    sessions = Sessions(random.randbytes(32).hex(), time.time, random, name=f"{name}-session")
+    sessions = Sessions(secret.randbytes(32).hex(), time.time, secret, name=f"{name}-session")
     authenticators = [SessionCookie(sessions)]
     stack = partial(
         server_stack, clock=clock, random=random, meter=meter, done=request_line, authenticators=authenticators

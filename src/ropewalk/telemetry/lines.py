@@ -52,21 +52,7 @@ def entry_of(
     with_traceback: bool = True,
 ) -> Entry:
     """The entry of one event. `now`: seconds since 1970. A field with one of our names gets a "_" behind it."""
-    second = floor(now)
-    moment = f"{_second(second)}.{int((now - second) * 1000):03}Z"
-    entry: Entry = {"time": moment, "level": level, "event": _text(event)}
-    if logger:
-        entry["logger"] = logger
-    entry.update(constant)
-    if context.service:
-        entry["service"] = context.service
-    if context.operation:
-        entry["operation"] = context.operation
-    if context.trace is not None:
-        entry["trace_id"] = context.trace.trace_id
-        entry["span_id"] = context.trace.span_id
-    if context.request_id:
-        entry["request_id"] = context.request_id
+    entry = _begun(now, level, _text(event), logger, constant, context)
     left_out = -FIELDS
     for name, value in fields:
         left_out += 1
@@ -77,6 +63,38 @@ def entry_of(
         entry["fields_left_out"] = left_out
     if error is not None:
         entry["error"] = describe(error, with_traceback=with_traceback)
+    return entry
+
+
+def entry_of_request(
+    now: float, level: str, logger: str, constant: Mapping[str, str], context: Context, fields: Mapping[str, Any]
+) -> Entry:
+    """`entry_of` how a request ended, whose `fields` are plain and bounded: one for each request that is served."""
+    entry = _begun(now, level, "request", logger, constant, context)
+    entry.update(fields)
+    return entry
+
+
+def _begun(
+    now: float, level: str, event: str, logger: str, constant: Mapping[str, str], context: Context
+) -> dict[str, Any]:
+    second = floor(now)
+    moment = f"{_second(second)}.{int((now - second) * 1000):03}Z"
+    entry: Entry = {"time": moment, "level": level, "event": event}
+    if logger:
+        entry["logger"] = logger
+    if constant:
+        entry.update(constant)
+    if context.service:
+        entry["service"] = context.service
+    if context.operation:
+        entry["operation"] = context.operation
+    trace = context.trace
+    if trace is not None:
+        entry["trace_id"] = trace.trace_id
+        entry["span_id"] = trace.span_id
+    if context.request_id:
+        entry["request_id"] = context.request_id
     return entry
 
 
@@ -125,7 +143,7 @@ def json_line(entry: Entry) -> str:
         line = msgspec.json.encode(entry).decode()
     except UnicodeEncodeError:  # half of a surrogate pair: no text, though Python lets a str hold it
         line = msgspec.json.encode(_encodable(entry)).decode()
-    return line if line.isprintable() else line.translate(_ESCAPED_IN_JSON)
+    return line if line.isascii() and "\x7f" not in line else line.translate(_ESCAPED_IN_JSON)
 
 
 def _encodable(value: Any) -> Any:

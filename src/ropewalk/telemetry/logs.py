@@ -27,7 +27,7 @@ from zope.interface import implementer
 from ..context import Context, current_context
 from ..errors import RopewalkError
 from ..message import Request
-from .lines import Entry, entry_of, human_renderer, humanise, json_line
+from .lines import Entry, describe, entry_of, entry_of_request, human_renderer, humanise, json_line
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _TWISTED = {LogLevel.debug: 10, LogLevel.info: 20, LogLevel.warn: 30, LogLevel.error: 40, LogLevel.critical: 50}
@@ -220,19 +220,19 @@ class _Pipeline(logging.Handler):
             self._log(level, message, logger=name, fields=event.items(), error=error or None)
         raise structlog.DropEvent
 
-    def request(self, level: int, context: Context, fields: Mapping[str, Any], error: BaseException | None) -> None:
+    def request(self, level: int, context: Context, fields: dict[str, Any], error: BaseException | None) -> None:
         """How a request ended; in the reactor's thread."""
-        if level >= self.level:
-            self._log(
-                level,
-                "request",
-                logger=_requests.namespace,
-                fields=fields.items(),
-                error=error,
-                context=context,
-                with_traceback=False,
-                waits=self._soon is not None,
+        if level < self.level:
+            return
+        try:
+            if error is not None:
+                fields = {**fields, "error": describe(error, with_traceback=False)}
+            line = self._render(
+                entry_of_request(self._now(), _NAMES[level], _requests.namespace, self._extra, context, fields)
             )
+        except Exception as failed:
+            line = _hole(failed)
+        self._write(line, waits=self._soon is not None)
 
     # -- where they go
 
@@ -246,7 +246,6 @@ class _Pipeline(logging.Handler):
         error: BaseException | None = None,
         context: Context | None = None,
         with_traceback: bool = True,
-        waits: bool = False,
     ) -> None:
         try:
             name = _NAMES.get(level) or _NAMES[max(10, min(50, level // 10 * 10))]
@@ -266,8 +265,11 @@ class _Pipeline(logging.Handler):
                     with_traceback=with_traceback,
                 )
             )
-        except Exception as failed:  # a hole in the above: the event is named all the same
-            line = f'{{"level":"error","event":"log.failed","error":{{"type":"{type(failed).__name__}"}}}}'
+        except Exception as failed:
+            line = _hole(failed)
+        self._write(line)
+
+    def _write(self, line: str, *, waits: bool = False) -> None:
         self.acquire()
         try:
             self._held.append(line)
@@ -312,6 +314,11 @@ class _Pipeline(logging.Handler):
             fields=[("lines", lost)],
             error=None,
         )
+
+
+def _hole(failed: Exception) -> str:
+    """A hole in what makes lines: the event is named all the same."""
+    return f'{{"level":"error","event":"log.failed","error":{{"type":"{type(failed).__name__}"}}}}'
 
 
 def _heard(format: str, event: Mapping[str, Any], level: int) -> int | None:

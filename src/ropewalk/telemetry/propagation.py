@@ -31,11 +31,28 @@ _MILLISECONDS = re.compile(r"[0-9]{1,12}")
 _SAMPLED = 0x01  # the one flag this version of the standard has; the others are not passed on (section 3.2.2.5.2)
 
 
+# "tracestate" and CANCEL only come with another of them.
+_TRAVELS = frozenset(
+    (
+        "traceparent",
+        DEADLINE,
+        REQUEST_ID,
+        PRIORITY,
+        TENANT,
+        ATTEMPT,
+        KEY,
+        "baggage",
+    )
+)
+
+
 def extract(headers: Mapping[str, str], now: float, service: str, operation: str, *, trusted: bool) -> Context:
     """The Context a request with these headers (lower-case names) starts with here.
 
     `trusted`: it came over an internal listener. What cannot be read is ignored, as the trace standard asks.
     """
+    if _TRAVELS.isdisjoint(headers):
+        return Context(service=service, operation=operation)
     trace = parse_traceparent(headers.get("traceparent"), headers.get("tracestate", ""))
     key = headers.get(KEY)
     if not trusted:
