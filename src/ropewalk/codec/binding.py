@@ -47,6 +47,7 @@ class Binding:
         self.http_only = any(p.only_http for p in parameters)
         self._by_name = {p.name: p for p in parameters}
         self._lax = [p for p in parameters if p.source in ("path", "query", "header", "cookie")]
+        self._numbers = {p.alias for p in self._lax if p.source == "path" and p.type is int}
         self._lax_type = _struct("Parameters", self._lax) if self._lax else None
         self._body = next((p for p in parameters if p.source in ("body", "form")), None)
         self._members = [p for p in parameters if p.source == "member"]
@@ -125,7 +126,9 @@ class Binding:
                 values[p.name] = value
         return values
 
-    def _from_path(self, name: str, value: Any) -> str:
+    def _from_path(self, name: str, value: Any) -> Any:
+        if type(value) is int and name in self._numbers:
+            return value  # a converter made what is meant; other values go by their text
         assert self._route is not None
         try:
             return _text(self._route.value(name, value) if isinstance(value, str) else value)

@@ -124,13 +124,9 @@ def request_head(method: bytes, target: bytes, fields: Iterable[tuple[bytes, byt
 
 
 def _head(first: bytes, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    parts = [first]
-    lines = 2
-    for name, value in fields:
-        parts += (name, b": ", value, b"\r\n")
-        lines += 1
-    parts.append(b"\r\n")
-    head = b"".join(parts)
-    if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
-        raise ValueError(f"A head of {lines - 2} fields has a CR, LF or NUL within: {head[:200]!r}")
+    lines = [b"%b: %b\r\n" % field for field in fields]
+    head = b"%b%b\r\n" % (first, b"".join(lines))
+    ends = len(lines) + 2
+    if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head:
+        raise ValueError(f"A head of {len(lines)} fields has a CR, LF or NUL within: {head[:200]!r}")
     return head

@@ -8,17 +8,29 @@ For everything else `find` says None, and Werkzeug is asked.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from werkzeug.routing import Map, Rule, ValidationError
 
-# Printable ASCII but "%", "?", "#", quotes and brackets: what Werkzeug sees as it stands. "//" it would merge.
-_PLAIN = re.compile(rb"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+/?|/")
+# A path, the slash at its end, a query. Printable ASCII but "%", "?", "#", quotes and brackets: what Werkzeug sees as
+# it stands. "//" it would merge.
+_PLAIN = re.compile(rb"((?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)*)(/?)(?:\?.*)?", re.DOTALL)
 
 _PLACEHOLDER = re.compile(r"<(?:[^<>]*:)?([A-Za-z_]\w*)>")
 
 Values = dict[str, Any]
+
+
+class _Claim(NamedTuple):
+    """What a rule claims."""
+
+    endpoint: Any
+    methods: frozenset[bytes] | None
+    slashed: bool  # its path ends with a slash
+    sure: bool  # nothing of it is for Werkzeug to decide
+    match: Callable[[str], re.Match[str] | None] | None  # None: one path alone
+    values: tuple[tuple[str, Callable[[str], Any]], ...]  # name -> what the converter makes of the text
 
 
 class Router:
@@ -29,58 +41,66 @@ class Router:
 
     def __init__(self, url_map: Map) -> None:
         rules = [rule for rule in url_map.iter_rules() if not rule.build_only]
-        self._fixed: dict[str, list[Rule]] = {}  # by the path
-        self._shaped: dict[int, list[tuple[re.Pattern[str], Rule]]] = {}  # by how many slashes it has
-        self._loose: list[tuple[re.Pattern[str], Rule]] = []  # whose values may have slashes
-        self._usable = not url_map.host_matching and all(map(_is_plain, rules))
-        for rule in rules if self._usable else ():
-            path = _stem(rule.rule)
-            if not rule._converters:
-                self._fixed.setdefault(path, []).append(rule)
-                continue
-            pattern = re.compile(_pattern(path, rule._converters))
-            if all(converter.part_isolating for converter in rule._converters.values()):
-                self._shaped.setdefault(path.count("/"), []).append((pattern, rule))
+        self._fixed: dict[str, list[_Claim]] = {}  # by the path
+        self._shaped: dict[int, list[_Claim]] = {}  # by how many slashes it has
+        self._loose: list[_Claim] = []  # whose values may have slashes
+        for rule in rules if not url_map.host_matching and all(map(_is_plain, rules)) else ():
+            path, claim = _stem(rule.rule), _claim(rule)
+            if claim.match is None:
+                self._fixed.setdefault(path, []).append(claim)
+            elif all(converter.part_isolating for converter in rule._converters.values()):
+                self._shaped.setdefault(path.count("/"), []).append(claim)
             else:
-                self._loose.append((pattern, rule))
+                self._loose.append(claim)
 
     def find(self, method: bytes, target: bytes) -> tuple[Any, Values] | None:
         """The endpoint and the values of the path; None when Werkzeug has to be asked."""
-        raw, _, _ = target.partition(b"?")
-        if not self._usable or not _PLAIN.fullmatch(raw):
+        plain = _PLAIN.fullmatch(target)
+        if plain is None or not (plain[1] or plain[2]):
             return None
-        path = raw.decode("ascii")
-        stem = _stem(path)
-        fixed = self._fixed.get(stem)
+        stem = plain[1].decode("ascii")
+        slashed = plain[2] != b""
+        claims = self._fixed.get(stem)
         match: re.Match[str] | None = None
-        if fixed is not None:
-            claims = [(rule, match) for rule in fixed]
+        if claims is not None:
+            if len(claims) != 1:
+                return None
+            claim = claims[0]
         else:
-            claims = [
-                (rule, match)
-                for pattern, rule in self._shaped.get(stem.count("/"), ())
-                if (match := pattern.fullmatch(stem))
-            ]
-            claims += [(rule, match) for pattern, rule in self._loose if (match := pattern.fullmatch(path))]
-        if len(claims) != 1:
+            found: _Claim | None = None
+            for each in self._shaped.get(stem.count("/"), ()):
+                matched = each.match(stem)  # type: ignore[misc]  # it has one
+                if matched is not None:
+                    if found is not None:
+                        return None
+                    found, match = each, matched
+            for each in self._loose:
+                matched = each.match(stem + "/" if slashed else stem)  # type: ignore[misc]  # likewise
+                if matched is not None:
+                    if found is not None or slashed:
+                        return None
+                    found, match = each, matched
+            if found is None:
+                return None
+            claim = found
+        if not claim.sure or claim.slashed != slashed or (claim.methods is not None and method not in claim.methods):
             return None
-        rule, match = claims[0]
-        slashed = path.endswith("/")
-        if (
-            rule.defaults
-            or rule.rule.endswith("/") != slashed
-            or (slashed and match is not None and match.string is path)
-        ):
-            return None
-        if rule.methods is not None and method.decode("ascii") not in rule.methods:
-            return None
-        if match is None:
-            return rule.endpoint, {}
-        converters = rule._converters
         try:
-            return rule.endpoint, {name: converters[name].to_python(text) for name, text in match.groupdict().items()}
+            return claim.endpoint, {name: convert(match[name]) for name, convert in claim.values} if match else {}
         except ValidationError:
             return None
+
+
+def _claim(rule: Rule) -> _Claim:
+    converters = rule._converters
+    return _Claim(
+        rule.endpoint,
+        frozenset(method.encode() for method in rule.methods) if rule.methods is not None else None,
+        rule.rule.endswith("/"),
+        not rule.defaults,
+        re.compile(_pattern(_stem(rule.rule), converters)).fullmatch if converters else None,
+        tuple((name, converter.to_python) for name, converter in converters.items()),
+    )
 
 
 def _stem(path: str) -> str:
