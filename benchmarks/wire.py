@@ -215,6 +215,7 @@ def once_of(name: str, port: int, url: str, reactor: Any) -> Callable[[], Any]:
         from random import Random
 
         from ropewalk import Service, get
+        from ropewalk.driver import Driver
         from ropewalk.engine.pool import Pool
         from ropewalk.handler import compose
         from ropewalk.http.client import HTTPConnection
@@ -233,7 +234,7 @@ def once_of(name: str, port: int, url: str, reactor: Any) -> Callable[[], Any]:
         connection = HTTPConnection(Pool(reactor), f"http://127.0.0.1:{port}", "rooms", 0, clock.seconds)
         meter = Calls("benchmark", "Calls", (("caller", "benchmark"),))
         stack = client_stack(clock=clock, random=Random(1), meter=meter, timeout=10.0)
-        rooms = client_of(Rooms, compose(stack, connection), "benchmark")
+        rooms = client_of(Rooms, compose(stack, connection), "benchmark", Driver.of(reactor))
 
         async def typed() -> None:
             assert await rooms.read(7) == {"number": 7}

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
+import threading
 from asyncio import events, tasks
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
@@ -45,6 +46,16 @@ else:
         else:
             _current_tasks[loop] = task
         return outer
+
+
+class _Here(threading.local):
+    """What this thread is in. Asked of asyncio, each would cost a system call before Python 3.12."""
+
+    run: Run[Any] | None = None  # whose step is executing
+    loops: int = 0  # ReactorLoops that were made the running loop, within one another
+
+
+_here = _Here()
 
 
 class Run(Generic[T]):
@@ -197,10 +208,10 @@ class Run(Generic[T]):
                 error = asyncio.CancelledError()
         self._waiting = None
         loop = self._loop
-        outer_loop = _get_running_loop()
-        if outer_loop is not loop:
-            _set_running_loop(loop)
+        enters = _here.loops > 0 or not loop.is_running() or isinstance(loop, ReactorLoop)
+        outer_loop = _enter(loop) if enters else None
         outer_task = _swap_current_task(loop, self)
+        outer_run, _here.run = _here.run, self
         try:
             if error is None:
                 awaited = self._coroutine.send(value)
@@ -218,9 +229,10 @@ class Run(Generic[T]):
             self._suspend(awaited)
             return
         finally:
+            _here.run = outer_run
             _swap_current_task(loop, outer_task)
-            if outer_loop is not loop:
-                _set_running_loop(outer_loop)
+            if enters:
+                _leave(loop, outer_loop)
         if self._must_cancel and error is None:  # asked for in the last step: there was no await left to meet it at
             error = asyncio.CancelledError()
         self._end(value, error)
@@ -370,9 +382,7 @@ class Driver:
 
 def current_run() -> Run[Any] | None:
     """The Run whose step is executing, None outside of any."""
-    loop = _get_running_loop()
-    task: Any = tasks.current_task(loop) if loop is not None else None
-    return task if isinstance(task, Run) else None
+    return _here.run
 
 
 def from_asyncio(awaitable: Awaitable[T]) -> Deferred[T]:
@@ -444,6 +454,21 @@ def _fire(deferred: Deferred[T], ended: Run[T] | asyncio.Future[T]) -> None:
 
 def _failure(error: BaseException) -> Failure:
     return Failure(error, type(error), error.__traceback__)
+
+
+def _enter(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop | None:
+    """Make `loop` the running one, as asyncio's own are from their start on; `_leave` is given what this returns."""
+    outer = _get_running_loop()
+    if outer is not loop:
+        _set_running_loop(loop)
+    _here.loops += 1
+    return outer
+
+
+def _leave(loop: asyncio.AbstractEventLoop, outer: asyncio.AbstractEventLoop | None) -> None:
+    _here.loops -= 1
+    if outer is not loop:
+        _set_running_loop(outer)
 
 
 def _loop_of(reactor: IReactorTime) -> ReactorLoop:
@@ -556,12 +581,11 @@ class ReactorLoop(asyncio.AbstractEventLoop):
     def _call(self, handle: asyncio.Handle) -> None:
         if handle.cancelled():
             return
-        outer = _get_running_loop()
-        _set_running_loop(self)
+        outer = _enter(self)
         try:
             handle._run()
         finally:
-            _set_running_loop(outer)
+            _leave(self, outer)
 
     def create_future(self) -> asyncio.Future[Any]:
         """A Future of this loop."""

@@ -12,7 +12,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory
 
 from .client import ClientChannel
-from .deadlines import Deadlines
+from .deadlines import NEVER, Deadlines
 from .drivers import TwistedDriver
 from .limits import IDLE
 from .native import connected, loop_of
@@ -49,7 +49,7 @@ class Pool:
         if not free:
             return None
         channel = free.pop()
-        self._deadlines.discard(channel)
+        channel.deadline = NEVER
         return channel
 
     def connect(self, server: Origin) -> Deferred[ClientChannel]:
@@ -107,6 +107,7 @@ class Pool:
             self._one_less(server)
             raise ConnectionLost()
         self._channels[channel] = server
+        self._deadlines.add(channel)
         return channel
 
     def _failed(self, failure: Any, server: Origin) -> Any:
@@ -123,7 +124,6 @@ class Pool:
             channel.transport.close()
         else:
             free.append(channel)
-            self._deadlines.add(channel)
             self._deadlines.set(channel, self._reactor.seconds() + IDLE)
 
     def _gone(self, channel: ClientChannel) -> None:

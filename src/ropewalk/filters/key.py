@@ -33,8 +33,13 @@ class GiveKey:
         self._random = random
         self._clock = clock
 
-    async def __call__(self, request: Request, handler: Handler) -> Response:
-        if request.operation.keyed and request.context.key is None:
+    def __call__(self, request: Request, handler: Handler) -> Awaitable[Response]:
+        if not request.operation.keyed and request.context.key is None:
+            return handler(request)
+        return self._keyed(request, handler)
+
+    async def _keyed(self, request: Request, handler: Handler) -> Response:
+        if request.context.key is None:
             request = _with(request, key=f"{self._random.getrandbits(128):032x}")
         while True:  # to the deadline of the call, which is around this
             try:

@@ -250,8 +250,9 @@ def _fill(route: str, path: Mapping[str, Any]) -> str:
     """The route with its placeholders filled, quoted as Werkzeug's converters do."""
 
     def value(match: Any) -> str:
-        return quote(
-            str(path[match["name"]]), safe="/!$&'()*+,:;=@" if match["converter"] == "path" else "!$&'()*+,:;=@"
-        )
+        text = str(path[match["name"]])
+        if text.isascii() and text.isalnum():
+            return text
+        return quote(text, safe="/!$&'()*+,:;=@" if match["converter"] == "path" else "!$&'()*+,:;=@")
 
     return PLACEHOLDER.sub(value, route)
