@@ -131,7 +131,6 @@ class Browser:
     def lost(self) -> Unavailable:
         """What to raise when the hotel has forgotten who this is; raises AssertionError when no clock explains it."""
         assert not clocks_agree(self._world), f"{self._tag} has signed in, and is asked to do so again"
-        self.signed_in = False
         return Unavailable("A session, or what one service said to another, was written by a clock that goes wrong.")
 
     async def _follow(self, method: str, path: str, body: bytes) -> Page:
