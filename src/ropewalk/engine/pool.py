@@ -33,13 +33,15 @@ class Origin(NamedTuple):
 class Pool:
     """Of one process."""
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, limit: int = LIMIT) -> None:
+        """`limit`: of connections to one server."""
         self._reactor = reactor
+        self._limit = limit
         self._loop = loop_of(reactor)
         self._deadlines = Deadlines(reactor)
         self._free: dict[Origin, list[ClientChannel]] = {}
         self._open: dict[Origin, int] = {}  # how many there are, those on their way included
-        self._waiting: dict[Origin, deque[Deferred[ClientChannel]]] = {}
+        self._waiting: dict[Origin, deque[_Turn]] = {}
         self._channels: dict[ClientChannel, Origin] = {}
         self._closed: Deferred[None] | None = None
 
@@ -53,12 +55,12 @@ class Pool:
         return channel
 
     def connect(self, server: Origin) -> Deferred[ClientChannel]:
-        """Fires with a connection of the caller's own; fails as endpoints do. Waits while there are `LIMIT` of them."""
-        if self._open.get(server, 0) >= LIMIT:
-            waiting = self._waiting.setdefault(server, deque())
-            turn: Deferred[ClientChannel] = Deferred(waiting.remove)
-            waiting.append(turn)
-            return turn
+        """Fires with a connection of the caller's own; fails as endpoints do. Waits while there are `limit` of them."""
+        if self._open.get(server, 0) >= self._limit:
+            return _Turn(self._waiting.setdefault(server, deque()))
+        return self._begin(server)
+
+    def _begin(self, server: Origin) -> Deferred[ClientChannel]:
         self._open[server] = self._open.get(server, 0) + 1
         return self._connecting(server).addCallbacks(self._connected, self._failed, (server,), errbackArgs=(server,))
 
@@ -119,7 +121,7 @@ class Pool:
         waiting = self._waiting.get(server)
         free = self._free.setdefault(server, [])
         if waiting:
-            waiting.popleft().callback(channel)
+            waiting.popleft().callback(channel)  # between two callers it is never free
         elif self._closed is not None or len(free) >= KEPT:
             channel.transport.close()
         else:
@@ -145,8 +147,28 @@ class Pool:
             del self._open[server]
         waiting = self._waiting.get(server)
         if waiting:
-            turn = waiting.popleft()
-            self.connect(server).chainDeferred(turn)
+            waiting.popleft().begin(self._begin(server))
+
+
+class _Turn(Deferred[ClientChannel]):
+    """Of a caller who waits: for a connection that is free, or for one of its own when it may be made."""
+
+    def __init__(self, waiting: deque[_Turn]) -> None:
+        super().__init__(lambda _: self._give_up())
+        self._waiting = waiting
+        self._connecting: Deferred[ClientChannel] | None = None
+        waiting.append(self)
+
+    def begin(self, connecting: Deferred[ClientChannel]) -> None:
+        """It has left the queue."""
+        self._connecting = connecting
+        connecting.chainDeferred(self)
+
+    def _give_up(self) -> None:
+        if self._connecting is not None:
+            self._connecting.cancel()
+        else:
+            self._waiting.remove(self)
 
 
 def _is_address(host: str) -> bool:
