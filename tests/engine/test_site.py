@@ -6,7 +6,7 @@ from io import BytesIO
 
 import pytest
 from twisted.internet import _producer_helpers
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock, Cooperator
 from twisted.web.http import combinedLogFormatter
 from twisted.web.resource import Resource
@@ -667,7 +667,9 @@ class Mixed(Resource):
 
 
 def klein():
-    from klein import Klein
+    from klein import Klein, Response
+    from klein.interfaces import IKleinRequest
+    from twisted.web.template import tags
     from werkzeug.exceptions import NotFound
 
     app = Klein()
@@ -722,7 +724,95 @@ def klein():
     def branch(request):
         return Mixed()
 
+    @app.route("/coroutine/<int:number>")
+    async def coroutine(request, number):
+        return f"{number} \N{SNOWMAN}"
+
+    @app.route("/coroutine/raises")
+    async def coroutine_raises(request):
+        raise KeyError("a")
+
+    @app.route("/coroutine/breaks")
+    async def coroutine_breaks(request):
+        return 1 // 0
+
+    @app.route("/given")
+    def given(request):
+        return Response(418, {"x": "y"}, "given")
+
+    @app.route("/drawn")
+    async def drawn(request):
+        return tags.p("drawn")
+
+    @app.route("/number")
+    def number(request):
+        return 7
+
+    @app.route("/written")
+    def written(request):
+        request.write(b"written")
+        request.finish()
+
+    @app.route("/written/raises")
+    def written_raises(request):
+        request.finish()
+        return 1 // 0
+
+    @app.route("/written/says")
+    def written_says(request):
+        request.finish()
+        return b"more"
+
+    @app.route("/here/<path:rest>")
+    def here(request, rest):
+        known = IKleinRequest(request)
+        links = [known.url_for("hello", {"name": "ann"}), known.url_for("later", force_external=True)]
+        return repr((rest, request.prepath, request.postpath, links, known.mapper.match()))
+
+    @app.route("/there/")
+    async def there(request):
+        await succeed(None)
+        return Response(200, {}, IKleinRequest(request).url_for("coroutine", {"number": 3}))
+
+    with app.subroute("/beneath") as beneath:
+
+        @beneath.route("/<float:share>/of")
+        def share(request, share):
+            return repr((share, request.prepath, request.postpath))
+
+    @app.handle_errors(KeyError)
+    def excused(request, failure):
+        request.setResponseCode(410)
+        return f"excused {failure.value}"
+
     return app.resource()
+
+
+class Bound:
+    """An application whose handlers are methods."""
+
+    def __init__(self):
+        self.names = ["a"]
+
+    def made(self):
+        from klein import Klein
+
+        app = Klein()
+
+        @app.route("/")
+        def root(self, request):
+            return self.names[0]
+
+        @app.handle_errors
+        def excused(self, request, failure):
+            return self.names[0] * 2
+
+        type(self).app = app
+        return self.app.resource()
+
+
+def bound():
+    return Bound().made()
 
 
 SAME = {
@@ -753,12 +843,27 @@ SAME = {
     "what is no UTF-8": get("/hello/%ff"),
     "chunks": b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n3\r\na=b\r\n0\r\n\r\n",
+    "a coroutine": get("/coroutine/7"),
+    "a coroutine, by a slash too many": get("/coroutine/7/"),
+    "a number that is none": get("/coroutine/x"),
+    "an error that is handled": get("/coroutine/raises"),
+    "an error that is not": get("/coroutine/breaks"),
+    "a Response": get("/given"),
+    "what is drawn": get("/drawn"),
+    "a number": get("/number"),
+    "what was written already": get("/written"),
+    "what was written, and raises": get("/written/raises"),
+    "what was written, and more": get("/written/says"),
+    "where it is": get("/here/a/b"),
+    "where it is, in the end": get("/there/?a=b"),
+    "a slash too few": get("/there"),
+    "a part of the application": get("/beneath/0.5/of"),
     "the last": get("/", b"Connection: close"),
     "blanks around a value": get("/cookies", b"Cookie: x=1; y=2 \t "),
 }
 
 
-@pytest.mark.parametrize("application", [klein, Mixed])
+@pytest.mark.parametrize("application", [klein, bound, Mixed])
 @pytest.mark.parametrize("request_", SAME.values(), ids=SAME)
 def test_an_application_is_answered_for_as_by_twisted(serve, peers, application, request_, flush_logged_errors):
     def answered(peer):
@@ -774,3 +879,67 @@ def test_an_application_is_answered_for_as_by_twisted(serve, peers, application,
     assert answered(theirs.ask(request_)) == answered(ours)
     flush_logged_errors()
     theirs.left[0].leave()
+
+
+def klein_app():
+    from klein import Klein
+
+    return Klein()
+
+
+def test_a_klein_route_that_comes_later_is_found(serve):
+    app = klein_app()
+    app.route("/one")(lambda request: b"one")
+    served = serve(app.resource())
+    before = served.ask(get("/two")).statuses
+
+    app.route("/two")(lambda request: b"two")
+
+    assert ([404], [b"two"]) == (before, [reply.body for reply in served.ask(get("/two")).replies()])
+
+
+def test_a_klein_handler_that_waits_is_cancelled_when_its_client_leaves(serve):
+    app, waiting, heard = klein_app(), [], []
+
+    @app.route("/slow")
+    def slow(request):
+        waiting.append(Deferred(lambda _: heard.append("cancelled")))
+        return waiting[0]
+
+    peer = serve(app.resource()).ask(get("/slow"))
+    before = list(heard)
+    peer.leave()
+
+    assert ([], ["cancelled"]) == (before, heard)
+
+
+def test_a_klein_handler_that_answers_later_has_answered(serve):
+    app, waiting = klein_app(), []
+
+    @app.route("/slow/<int:number>")
+    async def slow(request, number):
+        waiting.append(Deferred())
+        return f"{number} {await waiting[0]}"
+
+    peer = serve(app.resource()).ask(get("/slow/3"))
+    before = peer.sent
+    waiting[0].callback("rooms")
+
+    assert (b"", [b"3 rooms"]) == (before, [reply.body for reply in peer.replies()])
+
+
+def test_a_klein_application_may_have_requests_of_its_own_kind(serve):
+    app = klein_app()
+
+    class Own(ServerRequest):
+        """One's own."""
+
+    @app.route("/<name>")
+    def hello(request, name):
+        from klein.interfaces import IKleinRequest
+
+        return f"{type(request).__name__} {IKleinRequest(request).url_for('hello', {'name': name})}"
+
+    peer = serve(app.resource(), requestFactory=Own).ask(get("/ann"))
+
+    assert [b"Own /ann"] == [reply.body for reply in peer.replies()]

@@ -7,8 +7,10 @@ request knows is another: `_Answering`, one for each request, as Twisted's own i
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterable
-from typing import Any
+from copy import copy
+from typing import Any, cast
 
 from twisted.internet._producer_helpers import _PullToPush
 from twisted.internet.error import ConnectionDone
@@ -46,7 +48,11 @@ class Site(TwistedSite):
         """The arguments of `twisted.web.server.Site`, and `limits`."""
         if reactor is None:
             from twisted.internet import reactor
+        compiled = _compiled(resource)
+        if compiled is not None and requestFactory is Request:
+            requestFactory = compiled.request
         super().__init__(resource, requestFactory, *args, reactor=reactor, **kwargs)
+        self._compiled = compiled
         self.server = Server(self.serve, reactor, limits, self.told)
 
     def buildProtocol(self, addr: Any) -> IProtocol:  # type: ignore[override]  # Twisted's says: its own channel
@@ -54,6 +60,14 @@ class Site(TwistedSite):
         driver = TwistedDriver(Channel(self.server))
         driver.factory = self
         return driver
+
+    def getResourceFor(self, request: Any) -> IResource:
+        """As `twisted.web.server.Site`."""
+        if self._compiled is None:
+            return cast(IResource, super().getResourceFor(request))
+        request.site = self
+        request.sitepath = copy(request.prepath)
+        return cast(IResource, self._compiled)
 
     def acceptableProtocols(self) -> list[bytes]:
         """What TLS may agree on: not HTTP/2, where Twisted would speak it."""
@@ -70,6 +84,16 @@ class Site(TwistedSite):
     def told(self, refused: Refused) -> bytes:
         """The problem document for a request that is not taken."""
         return problem(refused)
+
+
+def _compiled(resource: IResource) -> Any:
+    """The same application with its routes compiled, when `resource` is a Klein application's own."""
+    klein = sys.modules.get("klein._resource")  # who has one has imported it
+    if klein is None or type(resource) is not klein.KleinResource:
+        return None
+    from .klein import CompiledResource
+
+    return CompiledResource(resource._app)  # type: ignore[attr-defined]
 
 
 class _View:
