@@ -16,7 +16,6 @@ from twisted.internet.defer import ensureDeferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.web.client import readBody
 from twisted.web.resource import Resource
-from ropewalk.engine.native import accepting
 
 class Says(Resource):
     isLeaf = True
@@ -26,7 +25,7 @@ class Says(Resource):
 
 async def main():
     site = Site(Says(), reactor=reactor)
-    port = await accepting(reactor.listenTCP(0, site, interface="127.0.0.1"), site, reactor)
+    port = reactor.listenTCP(0, site, interface="127.0.0.1")
     url = b"http://127.0.0.1:%d/" % port.getHost().port
     agent = Agent(reactor)
     for _ in range(2):

@@ -13,7 +13,9 @@ from twisted.internet import tcp
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.error import getConnectError
+from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from .drivers import AsyncioDriver, Channel
 
@@ -26,7 +28,7 @@ def loop_of(reactor: Any) -> Any:
     return getattr(reactor, "_asyncioEventloop", None)
 
 
-async def accepting(port: Any, site: Site, reactor: Any) -> Any:
+def accepting(port: Any, site: Site, reactor: Any) -> Any:
     """`port`, an IListeningPort whose connections `site` serves, which from now on accepts natively where it can.
 
     It can on TCP; what wraps connections (TLS, the PROXY protocol) is Twisted's.
@@ -35,22 +37,29 @@ async def accepting(port: Any, site: Site, reactor: Any) -> Any:
     if loop is None or not isinstance(port, tcp.Port) or port.factory is not site:
         return port
     port.stopReading()
-    return _Accepting(port, await loop.create_server(site.asyncio_protocol, sock=port.socket.dup()))
+    return _Accepting(port, loop.create_task(loop.create_server(site.asyncio_protocol, sock=port.socket.dup())))
 
 
+@implementer(IListeningPort)
 class _Accepting:
     """A listening socket that Twisted holds and the loop accepts from."""
 
-    def __init__(self, port: Any, server: Any) -> None:
+    def __init__(self, port: Any, server: asyncio.Task[Any]) -> None:
         self._port = port
         self._server = server
-        self.getHost = port.getHost
-        self.fileno = port.fileno
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._port, name)
 
     def stopListening(self) -> Deferred[Any]:
         """As IListeningPort."""
-        self._server.close()
+        if self._server.done():
+            self._server.result().close()
+        else:
+            self._server.add_done_callback(lambda server: server.result().close())
         return maybeDeferred(self._port.stopListening)
+
+    loseConnection = stopListening
 
 
 def connected(loop: Any, host: str, port: int, channel: Channel, timeout: float) -> Deferred[AsyncioDriver]:

@@ -19,6 +19,7 @@ def install() -> None:
 
     _stop_once(reactor)
     _hear_of_resets(reactor)
+    _accept_natively(reactor)
     reactor.callWhenRunning(_notice_ended_children)
 
 
@@ -51,6 +52,22 @@ def _hear_of_resets(reactor: Any) -> None:
             add(writer)
 
     reactor.addWriter = add_writer
+
+
+def _accept_natively(reactor: Any) -> None:
+    # Whoever lets a Site of ours listen need not know that there is a quicker way to accept.
+    listen = reactor.listenTCP
+
+    def listen_tcp(port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
+        listening = listen(port, factory, backlog, interface)
+        site = sys.modules.get("ropewalk.engine.site")  # whoever has one has imported it, and what comes with it
+        if site is None or not isinstance(factory, site.Site):
+            return listening
+        from .native import accepting
+
+        return accepting(listening, factory, reactor)
+
+    reactor.listenTCP = listen_tcp
 
 
 def _notice_ended_children() -> None:

@@ -404,7 +404,7 @@ class Process(LifecycleService):
         max_body = max((operation.max_body for operation in operations), default=MAX_BODY)
         site = Site(resource, self.reactor, max_body, Limits(**self.config.file.limits.model_dump()))
         try:
-            port = await accepting(await self._listen(site, description), site, self.reactor)
+            port = accepting(await self._listen(site, description), site, self.reactor)
         except Exception as error:
             raise ConfigurationError(f"{place.service} cannot listen at {description}: {error}") from error
         self._sites.append(site)
