@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from .site import Site
 
 
+BACKLOG = 2048  # connections that wait to be accepted, as uvicorn has it: a crowd comes within one turn
+
+
 def loop_of(reactor: Any) -> Any:
     """The asyncio loop that a reactor runs on; None when it does on none."""
     return getattr(reactor, "_asyncioEventloop", None)
@@ -37,7 +40,8 @@ def accepting(port: Any, site: Site, reactor: Any) -> Any:
     if loop is None or not isinstance(port, tcp.Port) or port.factory is not site:
         return port
     port.stopReading()
-    return _Accepting(port, loop.create_task(loop.create_server(site.asyncio_protocol, sock=port.socket.dup())))
+    accepting = loop.create_server(site.asyncio_protocol, sock=port.socket.dup(), backlog=BACKLOG)
+    return _Accepting(port, loop.create_task(accepting))
 
 
 @implementer(IListeningPort)

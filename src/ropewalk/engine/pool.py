@@ -17,7 +17,6 @@ from .drivers import TwistedDriver
 from .limits import IDLE
 from .native import connected, loop_of
 
-KEPT = 64  # unused ones to one server; whoever has more calls at once opens and closes the rest
 LIMIT = 10_000  # connections to one server; further calls wait for one to be free
 CONNECT = 5.0  # seconds
 
@@ -122,7 +121,7 @@ class Pool:
         free = self._free.setdefault(server, [])
         if waiting:
             waiting.popleft().callback(channel)  # between two callers it is never free
-        elif self._closed is not None or len(free) >= KEPT:
+        elif self._closed is not None:
             channel.transport.close()
         else:
             free.append(channel)
