@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import zlib
 from collections.abc import AsyncIterator, Callable
 from datetime import date
 from io import BytesIO
@@ -16,7 +18,7 @@ from msgspec import Meta, Struct
 from pytest_twisted import ensureDeferred
 from treq import content
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IRequest
@@ -51,6 +53,7 @@ from ropewalk.errors import DeclarationError
 from ropewalk.filters.authenticate import Authenticate
 from ropewalk.http.raw import serve
 from ropewalk.http.server import _HTTPPayload
+from ropewalk.http.site import Site
 from ropewalk.service import describe
 
 PROBLEM = ["application/problem+json"]
@@ -228,6 +231,40 @@ def test_an_answer_has_its_status_its_type_its_length_and_its_body(
     reply = ask(method, path, JSON_BODY if body else {}, body)
 
     assert (status, {"content-type": content_type, "content-length": [str(len(answer))]}, answer) == reply
+
+
+@pytest.fixture(params=["a stock Site", "our Site"])
+def post_to(request: Any, browse: Any, ask: Callable[..., Any], hotels: Hotels) -> Callable[..., Any]:
+    """`post_to(path, headers, body)` of `hotels`, by either way."""
+    if request.param == "a stock Site":
+        return lambda path, headers, body: ask("POST", path, headers, body)
+    browser = type(browse(hotels))(hotels.resource())
+    browser._site = Site(hotels.resource(), Clock(), 1 << 20)
+    return lambda path, headers, body: browser.ask("POST", path, headers, body)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress], ids=["gzip", "deflate"])
+def test_a_body_may_be_compressed(post_to, compress):
+    coding = "gzip" if compress is gzip.compress else "deflate"
+    reply = post_to("/rooms", JSON_BODY | {"Content-Encoding": coding}, compress(b'{"hotel":"x"}'))
+
+    assert (201, b'{"hotel":"x","nights":1}') == (reply.status, reply.body)
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "status"),
+    [
+        ("br", b"{}", 415),
+        ("gzip", b"{}", 400),
+        ("gzip", gzip.compress(b'{"hotel":"%b"}' % (b"x" * 100)), 413),
+    ],
+    ids=["another coding", "not of it", "more than is taken"],
+)
+def test_a_compressed_body_that_is_not_taken_is_refused(post_to, coding, body, status):
+    reply = post_to("/rooms", JSON_BODY | {"Content-Encoding": coding}, body)
+
+    assert (status, PROBLEM) == (reply.status, reply.headers["content-type"])
+    assert (["gzip, deflate"] if status == 415 else None) == reply.headers.get("accept-encoding")
 
 
 @pytest.mark.parametrize(("method", "body"), [("PUT", b'{"hotel":"x"}'), ("DELETE", b"")])

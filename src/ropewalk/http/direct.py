@@ -113,7 +113,8 @@ class Answering:
             raise gone(self._operation)
         body = b"".join(self._body)
         check_size(self._operation, len(body))
-        return self._operation.binding.decode(parts_of(self._exchange.target, self._path, self._headers, body))
+        parts = parts_of(self._exchange.target, self._path, self._headers, body, self._operation.max_body)
+        return self._operation.binding.decode(parts)
 
     def supply(self, type: Any) -> Any:
         """As Payload."""

@@ -26,6 +26,7 @@ from werkzeug.exceptions import NotFound as NoRoute
 from werkzeug.routing import RequestRedirect
 
 from ..codec.binding import Parts
+from ..codec.coding import plain
 from ..codec.forms import read_form, read_query
 from ..driver import Driver, Run
 from ..errors import (
@@ -265,9 +266,9 @@ class _HTTPPayload:
             check_size(operation, content.tell())
             content.seek(0)
             body = content.read()
-        parts = parts_of(request.uri, self._path, headers, body)
+        parts = parts_of(request.uri, self._path, headers, body, operation.max_body)
         if visit is not None and visit.has_cookie and operation.binding.reads_form:
-            parts.form = read_form(parts.content_type, body)
+            parts.form = read_form(parts.content_type, parts.body)
             check_token(visit, headers, parts.form)
         return operation.binding.decode(parts)
 
@@ -295,8 +296,13 @@ def check_size(operation: Operation, size: int) -> None:
         )
 
 
-def parts_of(target: bytes, path: Mapping[str, Any], headers: Mapping[str, str], body: bytes) -> Parts:
-    """What of a request its arguments are decoded from. Raises BadRequest for a query that is not UTF-8."""
+def parts_of(target: bytes, path: Mapping[str, Any], headers: Mapping[str, str], body: bytes, max_body: int) -> Parts:
+    """What of a request its arguments are decoded from.
+
+    Raises BadRequest for a query that is not UTF-8, and what `coding.plain` raises for a body that was compressed.
+    """
+    if body and "content-encoding" in headers:
+        body = plain(body, headers["content-encoding"], max_body)
     _, _, query = target.partition(b"?")
     try:
         pairs = read_query(query.decode("utf-8")) if query else ()
