@@ -3,6 +3,7 @@
 Site(resource)     serves any IResource; `listenTCP`, endpoints, or uvloop's own transports
 install()          the runtime's reactor
 server  channel  exchange  heads  limits  deadlines     a listener, a connection, a request and its reply
+proxies                                                 who may say whose connection or request it is
 drivers                                                 between a transport and a channel
 """
 
@@ -14,12 +15,19 @@ from .reactor import install
 if TYPE_CHECKING:
     from .agent import Agent
     from .limits import Limits
+    from .proxies import Proxies
     from .site import Site
 
-__all__ = ["Agent", "Limits", "Site", "install"]
+__all__ = ["Agent", "Limits", "Proxies", "Site", "install"]
 
 
-_ROOMS = {"Agent": ".agent", "Limits": ".limits", "Site": ".site"}  # opened late: twisted.web comes with two of them
+# Opened late: twisted.web comes with two of them.
+_ROOMS = {"Agent": ".agent", "Limits": ".limits", "Proxies": ".proxies", "Site": ".site"}
+    "Agent": ".agent",
+    "Limits": ".limits",
+    "Proxies": ".proxies",
+    "Site": ".site",
+}  # opened late: twisted.web comes with two of them
 
 
 def __getattr__(name: str) -> Any:

@@ -65,7 +65,8 @@ class Channel:
     """See above."""
 
     transport: Any = None  # a Transport
-    peer = ""  # its address
+    peer = ""  # its address; of a trusted proxy's, that of the client it said last
+    proxy: str | None = None  # the address of a trusted proxy that says with each request whose it is
     view: Any = None  # what an application keeps of the connection from one request to the next
 
     def __init__(self, server: Server) -> None:
@@ -101,6 +102,9 @@ class Channel:
     def connection_made(self, transport: Any, peer: str = "") -> None:
         """`transport`: a Transport; `peer`: its address, "" for one that is not counted."""
         self.transport, self.peer = transport, peer
+        proxies = self.server.proxies
+        if proxies is not None and not proxies.protocol and proxies.trusts(peer):
+            self.proxy = peer
         if not self.server.admit(self):
             transport.abort()
             return
@@ -199,6 +203,8 @@ class Channel:
             self, method, origin_form(self._url), version, fields, length, self.server.limits.body,
             expects=expects, keeps=parser.should_keep_alive(), upgrades=upgrades,
         )  # fmt: skip
+        if self.proxy is not None:
+            exchange.client = self.server.hear_of_client(self, fields)
         if not exchange.complete:
             self._reading = exchange
             self._begin_stage()

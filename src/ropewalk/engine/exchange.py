@@ -9,6 +9,7 @@ from .heads import BODILESS, Fields, reply_head
 
 if TYPE_CHECKING:
     from .channel import Channel
+    from .proxies import Client
 
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -36,9 +37,9 @@ class Exchange:
     """A request, from its head on, and its reply."""
 
     __slots__ = (
-        "_bodiless", "_channel", "_chunked", "_left", "closes", "complete", "ended", "expects", "fields", "gone",
-        "held", "keeps", "length", "max_body", "method", "received", "receiver", "started", "target", "upgrades",
-        "version",
+        "_bodiless", "_channel", "_chunked", "_left", "client", "closes", "complete", "ended", "expects", "fields",
+        "gone", "held", "keeps", "length", "max_body", "method", "received", "receiver", "started", "target",
+        "upgrades", "version",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +66,7 @@ class Exchange:
         self.expects = expects  # its sender waits for 100 Continue before it sends the body
         self.keeps = keeps  # its sender would keep the connection
         self.upgrades = upgrades  # its sender would speak WebSocket on it
+        self.client: Client | None = None  # whose it is, when a trusted proxy has handed it on
         self.receiver: Receiver | None = None
         self.held: list[bytes] = []  # what came of the body before its turn
         self.received = 0  # bytes of the body

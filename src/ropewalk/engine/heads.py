@@ -64,7 +64,7 @@ def examine(version: str, method: bytes, target: bytes, fields: Fields) -> tuple
                 length = None
     if host is None and version == "1.1":
         raise Refused(400, "A request has one Host; this one has none.")
-    if host and not _names_host(host):  # it is empty where the target has no authority
+    if host and not names_host(host):  # it is empty where the target has no authority
         raise Refused(400, "The Host is malformed.")
     if target[:1] != b"/" or b"#" in target or method == b"CONNECT":
         _examine_target(method, target, host)
@@ -81,7 +81,7 @@ def _examine_target(method: bytes, target: bytes, host: bytes | None) -> None:
     absolute = _ABSOLUTE.match(target)
     if absolute is None or method == b"CONNECT":
         raise Refused(400, "A request's target is a path; this server is no proxy.")
-    if not _names_host(absolute[1]):
+    if not names_host(absolute[1]):
         raise Refused(400, "The authority of the request's target is malformed.")
     if host is not None and absolute[1].lower() != host.lower():
         raise Refused(400, "The request's target and its Host name two hosts.")
@@ -99,7 +99,8 @@ def origin_form(target: bytes) -> bytes:
 
 
 @lru_cache(256)  # the same few, again and again
-def _names_host(authority: bytes) -> bool:
+def names_host(authority: bytes) -> bool:
+    """Whether these are a host, and perhaps a port."""
     match = _HOST.fullmatch(authority)
     if match is None or int(match[2] or 0) > 65535:
         return False

@@ -15,6 +15,7 @@ from .deadlines import Deadlines
 from .exchange import Exchange, Receiver
 from .heads import PHRASES, Refused, reply_head
 from .limits import DEFAULT, Limits
+from .proxies import Client, Proxies
 
 
 def problem(refused: Refused) -> bytes:
@@ -32,11 +33,13 @@ class Server:
         clock: Any,
         limits: Limits = DEFAULT,
         told: Callable[[Refused], bytes] = problem,
+        proxies: Proxies | None = None,
     ) -> None:
         """`serve(exchange)` is called when a request's head is there; `clock`: an IReactorTime.
 
-        `told(refused)`: the problem document for one that is not taken.
+        `told(refused)`: the problem document for one that is not taken. `proxies`: those in front, whose word is taken.
         """
+        self.proxies = proxies
         self.serve = serve
         self._told = told
         self.limits = limits
@@ -51,8 +54,8 @@ class Server:
     def admit(self, channel: Channel) -> bool:
         """Whether there is room for it; `lost` gives its place back."""
         peer = channel.peer
-        counted = peer != "" and not _is_loopback(peer)
-        if len(self.channels) >= self.limits.connections or (counted and self._peers[peer] >= self.limits.per_peer):
+        full = channel.proxy is None and self._is_full(peer)
+        if len(self.channels) >= self.limits.connections or full:
             self.counts["no room"] += 1
             return False
         self.channels[channel] = None
@@ -66,13 +69,39 @@ class Server:
         if channel not in self.channels:
             return
         del self.channels[channel]
-        self._peers[channel.peer] -= 1
-        if not self._peers[channel.peer]:
-            del self._peers[channel.peer]
+        self._leave(channel.peer)
         if not self.channels:
             waiting, self._closed = self._closed, []
             for each in waiting:
                 each.callback(None)
+
+    def hear_of_client(self, channel: Channel, fields: list[tuple[bytes, bytes]]) -> Client:
+        """What a trusted proxy says of a request; the connection counts as that client's from now on.
+
+        The Host is the one that the client asked for. Raises Refused when the client has too many connections.
+        """
+        assert self.proxies is not None
+        assert channel.proxy is not None
+        client = self.proxies.client(channel.proxy, fields)
+        if client.address != channel.peer:
+            if client.address != channel.proxy and self._is_full(client.address):
+                self.counts["no room"] += 1
+                raise Refused(429, f"{client.address} has {self.limits.per_peer} connections already.")
+            self._leave(channel.peer)
+            channel.peer = client.address
+            self._peers[channel.peer] += 1
+        if client.host:
+            fields[:] = [field for field in fields if field[0].lower() != b"host"]
+            fields.insert(0, (b"Host", client.host))
+        return client
+
+    def _is_full(self, peer: str) -> bool:
+        return peer != "" and not _is_loopback(peer) and self._peers[peer] >= self.limits.per_peer
+
+    def _leave(self, peer: str) -> None:
+        self._peers[peer] -= 1
+        if not self._peers[peer]:
+            del self._peers[peer]
 
     def refusal(self, refused: Refused) -> bytes:
         """The reply to what no application is asked."""

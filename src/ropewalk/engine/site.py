@@ -13,6 +13,7 @@ from copy import copy
 from typing import Any, cast
 
 from twisted.internet._producer_helpers import _PullToPush
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProtocol, ISSLTransport
 from twisted.python.failure import Failure
@@ -24,8 +25,9 @@ from twisted.web.server import Site as TwistedSite
 from .channel import Channel
 from .drivers import AsyncioDriver, OfTwisted, TwistedDriver, as_twisted
 from .exchange import Exchange, Receiver
-from .heads import Refused
+from .heads import Fields, Refused
 from .limits import DEFAULT, Limits
+from .proxies import Client, Preamble, Proxies
 from .server import Server, problem
 
 _VERSIONS = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0"}
@@ -43,9 +45,10 @@ class Site(TwistedSite):
         *args: Any,
         reactor: Any = None,
         limits: Limits = DEFAULT,
+        proxies: Proxies | None = None,
         **kwargs: Any,
     ) -> None:
-        """The arguments of `twisted.web.server.Site`, and `limits`."""
+        """The arguments of `twisted.web.server.Site`, and `limits`; `proxies`: those in front, whose word is taken."""
         if reactor is None:
             from twisted.internet import reactor
         compiled = _compiled(resource)
@@ -53,11 +56,11 @@ class Site(TwistedSite):
             requestFactory = compiled.request
         super().__init__(resource, requestFactory, *args, reactor=reactor, **kwargs)
         self._compiled = compiled
-        self.server = Server(self.serve, reactor, limits, self.told)
+        self.server = Server(self.serve, reactor, limits, self.told, proxies)
 
     def buildProtocol(self, addr: Any) -> IProtocol:  # type: ignore[override]  # Twisted's says: its own channel
         """As IProtocolFactory."""
-        driver = TwistedDriver(Channel(self.server))
+        driver = TwistedDriver(self._channel())
         driver.factory = self
         return driver
 
@@ -75,7 +78,11 @@ class Site(TwistedSite):
 
     def asyncio_protocol(self) -> AsyncioDriver:
         """The same for `loop.create_server(site.asyncio_protocol, ...)`: quicker, where the reactor runs on uvloop."""
-        return AsyncioDriver(Channel(self.server))
+        return AsyncioDriver(self._channel())
+
+    def _channel(self) -> Channel | Preamble:
+        channel, proxies = Channel(self.server), self.server.proxies
+        return Preamble(channel, proxies) if proxies is not None and proxies.protocol else channel
 
     def serve(self, exchange: Exchange) -> Receiver:
         """Who takes the body of a request, and answers it."""
@@ -101,11 +108,31 @@ class _View:
 
     __slots__ = ("host", "peer", "secure", "transport")
 
-    def __init__(self, transport: Any) -> None:
+    def __init__(self, transport: Any, peer: str) -> None:
+        """`peer`: the address it is from, which may be another than the transport's."""
         self.transport = transport
         self.peer = transport.getPeer()
+        if peer and peer != getattr(self.peer, "host", peer):
+            self.peer = _address(peer)
         self.host = transport.getHost()
         self.secure = ISSLTransport(transport, None) is not None
+
+    def of(self, client: Client, proxy: str | None, fields: Fields) -> _View:
+        """The same as the client sees it that the proxy in front has named."""
+        view = copy(self)
+        if client.address != proxy:
+            view.peer = _address(client.address)
+        if client.secure is not None:
+            view.secure = client.secure
+            _, _, port = next((value for name, value in fields if name.lower() == b"host"), b"").rpartition(b":")
+            if not isinstance(self.host, UNIXAddress):
+                usual = 443 if client.secure else 80
+                view.host = _address(self.host.host, int(port) if port.isdigit() else usual)
+        return view
+
+
+def _address(host: str, port: int = 0) -> IPv4Address | IPv6Address:
+    return (IPv6Address if ":" in host else IPv4Address)("TCP", host, port)
 
 
 class _Answering:
@@ -115,8 +142,11 @@ class _Answering:
         self.site = self.factory = site
         connection = exchange.connection
         if connection.view is None:
-            connection.view = _View(as_twisted(connection.transport))
-        self._view: _View = connection.view
+            connection.view = _View(as_twisted(connection.transport), connection.proxy or connection.peer)
+        view: _View = connection.view
+        if exchange.client is not None:
+            view = view.of(exchange.client, connection.proxy, exchange.fields)
+        self._view = view
         self.transport = self._view.transport
         self._exchange = exchange
         self._producer: Any = None

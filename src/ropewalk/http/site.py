@@ -16,6 +16,7 @@ from ..codec.types import Upload
 from ..engine.exchange import Exchange, Receiver
 from ..engine.heads import Refused
 from ..engine.limits import DEFAULT, Limits
+from ..engine.proxies import Proxies
 from ..engine.site import Site as EngineSite
 from ..errors import BadRequest, ContentTooLarge
 from .direct import Direct
@@ -41,10 +42,19 @@ class _Request(ServerRequest):
 class Site(EngineSite):
     """For one listener."""
 
-    def __init__(self, resource: IResource, reactor: Any, max_body: int, limits: Limits = DEFAULT) -> None:
+    def __init__(
+        self,
+        resource: IResource,
+        reactor: Any,
+        max_body: int,
+        limits: Limits = DEFAULT,
+        proxies: Proxies | None = None,
+    ) -> None:
         """`max_body`: bytes, of any request."""
         limits = replace(limits, body=max_body)
-        super().__init__(resource, _Request, reactor=reactor, parsePOSTFormSubmission=False, limits=limits)
+        super().__init__(
+            resource, _Request, reactor=reactor, parsePOSTFormSubmission=False, limits=limits, proxies=proxies
+        )
         self._direct = Direct(resource) if isinstance(resource, ServiceResource) else None
 
     def log(self, request: Any) -> None:

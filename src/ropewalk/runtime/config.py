@@ -11,6 +11,7 @@ import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,13 +87,28 @@ class LimitsSection(_Section):
     head: int = Field(default=LIMITS.head, ge=1024)  # bytes
     fields: int = Field(default=LIMITS.fields, ge=16)
     connections: int = Field(default=LIMITS.connections, ge=1)
-    per_peer: int = Field(default=LIMITS.per_peer, ge=1)  # a proxy in front is one peer; loopback is none
+    per_peer: int = Field(default=LIMITS.per_peer, ge=1)  # of a trusted proxy its clients are counted; loopback is not
     head_time: float = Field(default=LIMITS.head_time, gt=0)  # seconds
     body_grace: float = Field(default=LIMITS.body_grace, gt=0)  # seconds
     body_rate: float = Field(default=LIMITS.body_rate, gt=0)  # bytes a second
     idle: float = Field(default=LIMITS.idle, gt=IDLE)  # seconds; our own clients must be the first to give up
     write: float = Field(default=LIMITS.write, gt=0)  # seconds
     linger: float = Field(default=LIMITS.linger, gt=0)  # seconds
+
+
+class ProxiesSection(_Section):
+    """What stands in front of the public listeners: balancers, ingresses, whatever ends TLS for them."""
+
+    trusted: tuple[str, ...] = ()  # addresses and networks whose word about clients is taken; "": a UNIX socket
+    protocol: bool = False  # whether they begin each connection with the PROXY protocol, instead of X-Forwarded-*
+
+    @field_validator("trusted")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            if each:
+                ip_network(each)  # a ValueError says what is wrong with it
+        return value
 
 
 class RecordsSection(_Section):
@@ -132,6 +148,7 @@ class SystemFile(Settings):
     auth: AuthSection = AuthSection()
     drain: DrainSection = DrainSection()
     limits: LimitsSection = LimitsSection()
+    proxies: ProxiesSection = ProxiesSection()
     records: RecordsSection = RecordsSection()
     log: LogSection = LogSection()
     cors: CorsSection = CorsSection()

@@ -33,6 +33,7 @@ from ..engine.agent import Agent
 from ..engine.limits import Limits
 from ..engine.native import accepting
 from ..engine.pool import Pool
+from ..engine.proxies import Proxies
 from ..errors import ConfigurationError, RopewalkError
 from ..events import Publisher
 from ..events.dead_letters import DeadLetters
@@ -402,7 +403,9 @@ class Process(LifecycleService):
             beneath={OPERATING: self._operator},
         )
         max_body = max((operation.max_body for operation in operations), default=MAX_BODY)
-        site = Site(resource, self.reactor, max_body, Limits(**self.config.file.limits.model_dump()))
+        limits, in_front = Limits(**self.config.file.limits.model_dump()), self.config.file.proxies
+        proxies = Proxies(in_front.trusted, protocol=in_front.protocol) if public and in_front.trusted else None
+        site = Site(resource, self.reactor, max_body, limits, proxies)
         try:
             port = accepting(await self._listen(site, description), site, self.reactor)
         except Exception as error:
