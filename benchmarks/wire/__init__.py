@@ -14,5 +14,5 @@
     server_peers.py    Sanic, aiohttp, Tornado: frameworks with a server of their own
     callers.py         what calls: a sibling's client, treq, aiohttp, httpx
 
-A peer's application is a function of one of the latter modules; frameworks are imported in it, as none need be installed.
+A peer's application is a function of one of the latter modules. What need not be installed is imported in it.
 """

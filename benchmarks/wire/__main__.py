@@ -64,8 +64,10 @@ def main() -> None:
     cores = Cores(*(chosen.cores + chosen.cores[1:])[:3]) if chosen.cores else Cores.found()
 
     plan, left_out = planned(chosen.claims, chosen.only)
+    if not plan:
+        raise SystemExit("\n".join(left_out) or f"nobody of that name is measured on: {', '.join(chosen.claims)}")
     results = measured(plan, chosen.rounds, chosen.seconds, cores, tell)
-    said = conditions(chosen.rounds, chosen.seconds, cores, list(plan))
+    said = conditions(chosen.rounds, chosen.seconds, cores, plan)
     print(json.dumps(as_json(said, results, left_out)) if chosen.json else as_text(said, results, left_out))
     if chosen.plot:
         from .plot import draw

@@ -10,6 +10,7 @@ without which a peer is left out: requirements.txt beside this folder pins them.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
@@ -36,19 +37,19 @@ UVICORN = ("uvicorn", "uvloop", "httptools")
 SERVERS = (
     CEILING,
     Peer("ropewalk", "an operation: validation, trace, metrics, deadline, limits, log line", TWISTD),
-    Peer("klein-uvloop", "Klein on engine.Site, uvloop's transports", "klein_peers:on_uvloop"),
-    Peer("klein-engine", "Klein on engine.Site, Twisted's transports on uvloop", "klein_peers:on_engine"),
-    Peer("klein", "Klein on twisted.web, the default reactor", "klein_peers:on_twisted"),
-    Peer("fastapi", "FastAPI, pydantic, uvicorn", "asgi_peers:fastapi", ("fastapi", *UVICORN)),
+    Peer("klein-uvloop", "Klein on engine.Site, uvloop's transports", "klein_peers:on_uvloop", ("klein",)),
+    Peer("klein-engine", "Klein on engine.Site, Twisted's transports on uvloop", "klein_peers:on_engine", ("klein",)),
+    Peer("klein", "Klein on twisted.web, the default reactor", "klein_peers:on_twisted", ("klein",)),
+    Peer("fastapi", "FastAPI, pydantic, uvicorn", "asgi_peers:fastapi", ("fastapi", "pydantic", *UVICORN)),
     Peer("falcon", "Falcon (ASGI), uvicorn", "asgi_peers:falcon", ("falcon", *UVICORN)),
-    Peer("blacksheep", "BlackSheep, pydantic, uvicorn", "asgi_peers:blacksheep", ("blacksheep", *UVICORN)),
+    Peer("blacksheep", "BlackSheep, pydantic, uvicorn", "asgi_peers:blacksheep", ("blacksheep", "pydantic", *UVICORN)),
     Peer(
         "blacksheep-granian",
         "BlackSheep, pydantic, Granian",
         "asgi_peers:blacksheep_on_granian",
-        ("blacksheep", "granian", "uvloop"),
+        ("blacksheep", "pydantic", "granian", "uvloop"),
     ),
-    Peer("litestar", "Litestar, msgspec, uvicorn", "asgi_peers:litestar", ("litestar", *UVICORN)),
+    Peer("litestar", "Litestar, msgspec, uvicorn", "asgi_peers:litestar", ("litestar", "msgspec", *UVICORN)),
     Peer("sanic", "Sanic, its own server on uvloop", "server_peers:sanic", ("sanic", "uvloop")),
     Peer("aiohttp", "aiohttp on uvloop", "server_peers:aiohttp", ("aiohttp", "uvloop")),
     Peer("tornado", "Tornado on uvloop", "server_peers:tornado", ("tornado", "uvloop")),
@@ -56,8 +57,8 @@ SERVERS = (
 CALLERS = (
     Peer("ceiling", "a canned request on uvloop and httptools, JSON read", "raw:call", CEILING.needs),
     Peer("ropewalk", "a sibling's operation: types, trace, metrics, deadline", "callers:sibling"),
-    Peer("treq-engine", "treq over engine.Agent", "callers:treq_on_engine"),
-    Peer("treq", "treq over Twisted's Agent, the default reactor", "callers:treq_on_twisted"),
+    Peer("treq-engine", "treq over engine.Agent", "callers:treq_on_engine", ("treq",)),
+    Peer("treq", "treq over Twisted's Agent, the default reactor", "callers:treq_on_twisted", ("treq",)),
     Peer("aiohttp", "aiohttp's client on uvloop", "callers:aiohttp", ("aiohttp", "uvloop")),
     Peer("httpx", "httpx on uvloop", "callers:httpx", ("httpx", "uvloop")),
 )
@@ -84,11 +85,9 @@ def version_of(distribution: str) -> str | None:
         return None
 
 
-def versions(claims: list[str]) -> dict[str, str]:
-    """Of everything that is measured."""
-    named = {"ropewalk", "twisted", "klein", "treq"}.union(
-        *(peer.needs for claim in claims for peer in CLAIMS[claim] if not peer.missing)
-    )
+def versions(peers: Iterable[Peer]) -> dict[str, str]:
+    """Of what they are made of."""
+    named = {"ropewalk", "twisted", *(need for peer in peers for need in peer.needs)}
     return {each: version_of(each) or "?" for each in sorted(named)}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .peers import CLAIMS, TITLES, versions
+from .peers import CLAIMS, TITLES, Peer, versions
 from .processes import Cores, Figure
 from .rounds import Results
 from .work import CONNECTIONS, WRONG_BOOKINGS
@@ -22,7 +22,7 @@ def median(figures: Sequence[Figure]) -> float:
     return statistics.median(each.per_second for each in figures)
 
 
-def conditions(rounds: int, seconds: int, cores: Cores, claims: list[str]) -> dict[str, Any]:
+def conditions(rounds: int, seconds: int, cores: Cores, plan: dict[str, list[Peer]]) -> dict[str, Any]:
     """Under which it was measured."""
     return {
         "python": platform.python_version(),
@@ -31,7 +31,7 @@ def conditions(rounds: int, seconds: int, cores: Cores, claims: list[str]) -> di
         "rounds": rounds,
         "seconds": seconds,
         "connections": CONNECTIONS,
-        "versions": versions(claims),
+        "versions": versions(peer for peers in plan.values() for peer in peers),
     }
 
 
