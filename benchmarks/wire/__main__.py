@@ -7,7 +7,7 @@ Four claims, each by one process on one core; what asks it, or what it asks, is 
     call      the GET of `get`, asked of a canned reply, 32 calls under way
     gateway   the GET of `get`, of a server that asks a canned reply for each by its own client
 
-The ceiling is uvloop and httptools without a framework: what is on them cannot pass it. A ropewalk is an operation of
+The ceiling is uvloop and httptools without a framework: what is on them cannot pass it. Ropewalk is an operation of
 `twistd ropewalk`, with all that it has by default: validation, trace, metrics, deadline, limits, a line of the log for
 each request (which goes to /dev/null). The others are set up as their documentation advises for one process:
 production mode, no access log, uvloop where they take it. `peers.py` has the list; benchmarks/requirements.txt what to
@@ -18,7 +18,7 @@ Everybody is measured once in a round. Before that each is asked once, and must 
 measured used: one well below 100 % was kept waiting, or shared its core with something that is not of the benchmark.
 
 Does not measure TLS, large bodies, slow or many connections, several processes, latency, or what an operation does.
-Needs Linux, wrk and taskset; two cores, better three, and nobody else on them. In the checkout:
+Needs Linux, wrk and taskset; two cores, better three, and nobody else on them. Takes some ten minutes. In the checkout:
 
     pip install -r benchmarks/requirements.txt
     python -m benchmarks.wire [--rounds 5] [--seconds 3] [--claims get post call gateway] [--only NAME...]
@@ -30,6 +30,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 
 from .peers import CLAIMS, version_of
@@ -66,6 +67,7 @@ def main() -> None:
     plan, left_out = planned(chosen.claims, chosen.only)
     if not plan:
         raise SystemExit("\n".join(left_out) or f"nobody of that name is measured on: {', '.join(chosen.claims)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers that stand still would stay for ever
     results = measured(plan, chosen.rounds, chosen.seconds, cores, tell)
     said = conditions(chosen.rounds, chosen.seconds, cores, plan)
     print(json.dumps(as_json(said, results, left_out)) if chosen.json else as_text(said, results, left_out))

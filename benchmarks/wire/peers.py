@@ -72,7 +72,7 @@ CLAIMS = {"get": SERVERS, "post": SERVERS, "call": CALLERS, "gateway": GATEWAYS}
 TITLES = {
     "get": "GET /rooms/7: a path parameter, a reply in JSON",
     "post": "POST /bookings: a nested body in JSON, a reply in JSON",
-    "call": "calls of GET /rooms/7, asked of the ceiling",
+    "call": "Calls of GET /rooms/7, asked of the ceiling",
     "gateway": "GET /rooms/7 of a gateway, which asks the ceiling for each",
 }
 
