@@ -294,7 +294,7 @@ def test_a_wrong_file_is_refused_in_one_line(written, tmp_path, toml, message):
             "ROPEWALK_PAYMENT__X",
             "1",
             "ROPEWALK_PAYMENT__X: there is no section or service 'PAYMENT'; there are: ADAPTERS, AUTH, BOOKING_UI, CORS, "
-            "DRAIN, EDGES, INSTANCES, LIMITS, LOG, PAYMENTS, PROCESSES, PROVIDE, PUBLIC, RECORDS, "
+            "DRAIN, EDGES, INSTANCES, LIMITS, LOG, PAYMENTS, PROCESSES, PROVIDE, PROXIES, PUBLIC, RECORDS, "
             "SERVICES, SETTINGS, SYSTEM.",
         ),
         (

@@ -23,11 +23,6 @@ __all__ = ["Agent", "Limits", "Proxies", "Site", "install"]
 
 # Opened late: twisted.web comes with two of them.
 _ROOMS = {"Agent": ".agent", "Limits": ".limits", "Proxies": ".proxies", "Site": ".site"}
-    "Agent": ".agent",
-    "Limits": ".limits",
-    "Proxies": ".proxies",
-    "Site": ".site",
-}  # opened late: twisted.web comes with two of them
 
 
 def __getattr__(name: str) -> Any:
