@@ -98,6 +98,11 @@ class Run(Generic[T]):
         """Whether it has ended, in whatever way."""
         return self._ended
 
+    @property
+    def failed(self) -> bool:
+        """Whether it ended, and did not answer."""
+        return self._error is not None
+
     def cancelled(self) -> bool:
         """Whether it ended by being cancelled."""
         return isinstance(self._error, asyncio.CancelledError)

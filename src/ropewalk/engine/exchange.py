@@ -96,11 +96,12 @@ class Exchange:
         """
         if self.gone:
             return
+        bodiless = status in BODILESS
         frame: list[tuple[bytes, bytes]] = [*fields]
-        if status not in BODILESS:
+        if not bodiless:
             frame.append((b"content-length", b"%d" % len(body)))
         head = self._head(status, frame, None)
-        self._channel.write(head if self.method == b"HEAD" or status in BODILESS else head + body)
+        self._channel.write(head if bodiless or self.method == b"HEAD" else head + body)
         self.ended = True
         self._channel.ended(self)
 

@@ -169,10 +169,11 @@ class Answering:
             exchange.end()
 
     def _ended(self, run: Run[None]) -> None:
-        if run.cancelled():
-            self._exchange.abort()
-        else:
-            run.result()  # raises what is left to raise
+        if run.failed:
+            if run.cancelled():
+                self._exchange.abort()
+            else:
+                run.result()  # raises what is left to raise
 
     def _refuse(self, error: RopewalkError) -> None:
         public = self._wire.public
