@@ -33,6 +33,7 @@ PIECE = 64 << 10  # bytes that a transport is given at once: when it has room ag
 USED_GRACE = 0.25
 FRESH_GRACE = 1.0
 
+_NONE: deque[Any] = deque(maxlen=0)  # of most connections nothing ever waits; one of its own takes 600 bytes
 Reason = Literal["queue", "body"]  # not to read on: requests wait; the application takes no more
 
 
@@ -64,13 +65,18 @@ class Transport(Protocol):
 class Channel:
     """See above."""
 
-    transport: Any = None  # a Transport
-    peer = ""  # its address; of a trusted proxy's, that of the client it said last
-    proxy: str | None = None  # the address of a trusted proxy that says with each request whose it is
-    view: Any = None  # what an application keeps of the connection from one request to the next
+    __slots__ = (
+        "_behind", "_current", "_end", "_fields", "_heading", "_held_since", "_holds", "_out", "_parser", "_paused",
+        "_protocol", "_queue", "_read", "_reading", "_refusal", "_silent", "_since", "_size", "_stuck", "_stuck_since",
+        "_surplus", "_turning", "_url", "_used", "deadline", "peer", "proxy", "server", "transport", "view",
+    )  # fmt: skip  # thousands of them are open at once
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        self.transport: Any = None  # a Transport
+        self.peer = ""  # its address; of a trusted proxy's, that of the client it said last
+        self.proxy: str | None = None  # the address of a trusted proxy that says with each request whose it is
+        self.view: Any = None  # what an application keeps of the connection from one request to the next
         self.deadline = NEVER
         self._parser: Any = None  # None: no further request is read
         self._url = b""
@@ -80,13 +86,13 @@ class Channel:
         self._heading = False  # a head has begun
         self._reading: Exchange | None = None  # whose body comes
         self._current: Exchange | None = None  # who is answered
-        self._queue: deque[Exchange] = deque()  # who waits for it
+        self._queue: deque[Exchange] = _NONE  # who waits for it
         self._turning = False  # `_next` is at work
         self._refusal: Refused | None = None  # the answer after theirs
         self._read: Exchange | None = None  # its head came before an upgrade that is none
         self._behind: bytes | None = None  # what came behind a request that may become another protocol's
         self._protocol: Any = None  # which that is
-        self._out: deque[bytes] = deque()  # pieces that the transport has no room for
+        self._out: deque[bytes] = _NONE  # pieces that the transport has no room for
         self._end: Any = None  # what of the transport to call when they are sent
         self._used = False
         self._surplus = False  # bytes came that nobody reads
@@ -209,6 +215,7 @@ class Channel:
             self._reading = exchange
             self._begin_stage()
         if self._current is not None or self._queue or self._stuck:
+            self._queue = self._queue or deque()
             self._queue.append(exchange)
             self.hold("queue")
         else:
@@ -255,6 +262,7 @@ class Channel:
         if not self._out and len(data) <= PIECE:
             self.transport.write(data)
             return
+        self._out = self._out or deque()
         self._out.extend(data[at : at + PIECE] for at in range(0, len(data), PIECE))
         while self._out and not self._stuck:
             self.transport.write(self._out.popleft())

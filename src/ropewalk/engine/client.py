@@ -54,9 +54,13 @@ class Hearer(Protocol):
 class ClientChannel:
     """See above. `freed(channel)` when it may be asked again, `gone(channel)` when it is no more."""
 
-    transport: Any = None  # a Transport, see channel.py
+    __slots__ = (
+        "_bodiless", "_done", "_fields", "_freed", "_gone", "_headed", "_hearer", "_interim", "_keeps", "_parser",
+        "_reason", "_silent", "_size", "deadline", "ended", "producer", "sending", "transport", "until_close",
+    )  # fmt: skip
 
     def __init__(self, freed: Callable[[ClientChannel], object], gone: Callable[[ClientChannel], object]) -> None:
+        self.transport: Any = None  # a Transport, see channel.py
         self.deadline = NEVER  # of its idleness
         self.producer: Any = None  # who makes the request's body, an IBodyProducer
         self.sending = False  # the request is not complete
