@@ -6,11 +6,20 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectionLost, ConnectionRefusedError
 from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock, StringTransportWithDisconnection
 from twisted.python.failure import Failure
-from twisted.web.client import RequestGenerationFailed, ResponseDone, ResponseFailed, ResponseNeverReceived, readBody
+from twisted.web.client import (
+    HTTPConnectionPool,
+    RequestGenerationFailed,
+    ResponseDone,
+    ResponseFailed,
+    ResponseNeverReceived,
+    readBody,
+)
+from twisted.web.error import SchemeNotSupported
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
@@ -336,8 +345,70 @@ def test_a_field_cannot_add_another(there):
 
 
 def test_only_http_is_asked(there):
-    with pytest.raises(ValueError, match="http:// and https://"):
-        there.agent.request(b"GET", b"ftp://127.0.0.1/")
+    assert SchemeNotSupported == outcome(there.agent.request(b"GET", b"ftp://127.0.0.1/"))
+
+
+def test_a_host_that_none_can_be_called_fails_the_call_and_leaves_no_connection_counted(there):
+    answer = there.agent.request(b"GET", b"http://nobody..example/")
+
+    assert issubclass(outcome(answer), ValueError)
+    assert {} == there.agent.pool._open
+
+
+class TrustsNobody:
+    """As IPolicyForHTTPS."""
+
+    def __init__(self):
+        self.asked = []
+
+    def creatorForNetloc(self, hostname, port):
+        self.asked.append((hostname, port))
+        raise ConnectionRefusedError("nobody")
+
+
+def test_whom_https_trusts_is_said_as_it_is_to_twisteds(there):
+    policy = TrustsNobody()
+    answer = Agent(there.reactor, policy).request(b"GET", b"https://rooms.example/")
+
+    assert ConnectionRefusedError == outcome(answer)
+    assert [(b"rooms.example", 443)] == policy.asked
+
+
+def test_how_long_a_connection_is_waited_for_and_where_it_comes_from_are_said_so_too(there):
+    Agent(there.reactor, connectTimeout=2.5, bindAddress=("127.0.0.9", 0)).request(b"GET", URL)
+
+    host, port, _, timeout, bind = there.reactor.tcpClients[-1]
+    assert ("127.0.0.1", 8000, 2.5, ("127.0.0.9", 0)) == (host, port, timeout, bind)
+
+
+def test_twisteds_own_pool_is_refused_because_it_would_keep_nothing(there):
+    with pytest.raises(TypeError, match=r"ropewalk\.engine\.pool\.Pool.+HTTPConnectionPool.+Leave it out"):
+        Agent(there.reactor, pool=HTTPConnectionPool(there.reactor))
+
+
+class Elsewhere:
+    """As IAgentEndpointFactory."""
+
+    def __init__(self, reactor):
+        self.asked = []
+        self._reactor = reactor
+
+    def endpointForURI(self, uri):
+        self.asked.append((uri.scheme, uri.host, uri.port, uri.netloc))
+        return TCP4ClientEndpoint(self._reactor, "192.0.2.9", 9)
+
+
+def test_connections_over_endpoints_of_ones_own_are_used_once_as_twisteds_are(there):
+    elsewhere = Elsewhere(there.reactor)
+    there.agent = Agent.usingEndpointFactory(there.reactor, elsewhere)
+    for _ in range(2):
+        answer = there.ask()
+        there.wire.says(OK)
+        outcome(answer)
+
+    assert [(b"http", b"127.0.0.1", 8000, b"127.0.0.1:8000")] * 2 == elsewhere.asked
+    assert ["192.0.2.9", "192.0.2.9"] == [client[0] for client in there.reactor.tcpClients]
+    assert [False, False] == [wire.connected for wire in there.wires]
 
 
 def test_closing_ends_what_is_kept_and_cuts_off_what_is_in_use(there):
