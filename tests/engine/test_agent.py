@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
-from twisted.internet.error import ConnectionLost, ConnectionRefusedError
+from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
 from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock, StringTransportWithDisconnection
 from twisted.python.failure import Failure
@@ -280,6 +280,60 @@ def test_a_reader_that_leaves_ends_the_connection_and_hears_that_it_is_not_all(t
     reader.transport.loseConnection()
 
     assert (ResponseFailed, False) == (reader.why, there.wire.connected)
+
+
+class Leaver(Reader):
+    """Has enough at the first part, and notes whether it is told of the end before it has said so."""
+
+    told_within = False
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        self.transport.loseConnection()
+        self.told_within = self.why is not None
+
+
+@pytest.mark.parametrize("read", ["as it comes", "late"])
+@pytest.mark.parametrize(
+    "reply",
+    [b"Content-Length: 3\r\n\r\nab", b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n1\r\nb\r\n", b"\r\nab"],
+    ids=["by its length", "in chunks", "until the end"],
+)
+def test_a_reader_that_leaves_amid_a_part_hears_of_the_end_when_it_has_come_and_nothing_before(there, reply, read):
+    answer, reader = there.ask(), Leaver()
+    there.wire.loseConnection = lambda: None  # as a transport does, it tells of the end in another turn
+    head, _, body = (b"HTTP/1.1 200 OK\r\n" + reply).partition(b"\r\n\r\n")
+    there.wire.says(head + b"\r\n\r\n")
+    if read == "as it comes":
+        outcome(answer).deliverBody(reader)
+    there.wire.says(body, at_once=False)
+    if read == "late":
+        outcome(answer).deliverBody(reader)
+    amid = reader.got, reader.told_within, reader.why
+    there.wire.protocol.connectionLost(Failure(ConnectionDone()))
+
+    assert ((b"a", False, None), ResponseFailed) == (amid, reader.why)
+
+
+def test_nor_is_its_connection_used_again_when_all_of_the_reply_came_at_once(there):
+    answer, reader = there.ask(), Leaver()
+    there.wire.loseConnection = lambda: None
+    there.wire.says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    outcome(answer).deliverBody(reader)
+    there.wire.says(b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n")
+    there.ask()
+
+    assert (b"a", None, 2) == (reader.got, reader.why, len(there.wires))
+
+
+def test_a_reader_is_told_once_of_an_end_that_comes_while_it_is_given_what_waited(there):
+    answer, told = there.ask(), []
+    reader = Leaver()
+    reader.connectionLost = told.append
+    there.wire.says(OK[:-1])
+    outcome(answer).deliverBody(reader)
+
+    assert [ResponseFailed] == [reason.type for reason in told]
 
 
 def test_a_body_that_nobody_reads_is_held_back_at_the_server(there):

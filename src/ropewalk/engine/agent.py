@@ -263,6 +263,7 @@ class Response:
         self._waiting: list[bytes] = []
         self._size = 0  # bytes that wait
         self._held = False
+        self._left = False  # the reader wants no more
         self._end: Failure | None = None
 
     def setPreviousResponse(self, response: IResponse) -> None:
@@ -276,11 +277,14 @@ class Response:
         self._reader = protocol
         protocol.makeConnection(_Body(self))
         waiting, self._waiting, self._size = self._waiting, [], 0
+        end = self._end
         for data in waiting:
+            if self._left:
+                return
             protocol.dataReceived(data)
-        if self._end is not None:
-            protocol.connectionLost(self._end)
-        else:
+        if end is not None:
+            protocol.connectionLost(end)
+        elif not self._left:
             self.release()
 
     def comes(self, data: bytes) -> None:
@@ -313,10 +317,10 @@ class Response:
                 self._channel.transport.resume_reading()
 
     def abandon(self) -> None:
-        """Nobody wants the rest; the reader hears that it did not come."""
-        channel = self._channel
-        if channel is not None:
-            channel.give_up()
+        """Nobody wants the rest; the reader hears that it did not come, when the connection has ended."""
+        if self._channel is not None:
+            self._left = True
+            self._channel.leave()
 
 
 class _Body:
