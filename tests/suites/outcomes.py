@@ -1,4 +1,4 @@
-"""Runs a suite in this process, as trial does: `python outcomes.py PACKAGE REACTOR FILE` writes to FILE how each test ended.
+"""Runs a suite in this process, as trial does: `python outcomes.py PACKAGE FILE` writes to FILE how each test ended.
 
 Where `ours/` is on PYTHONPATH, Twisted's Site and Agent were replaced before this is read.
 """
@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from twisted.application.reactors import installReactor
 from twisted.trial.reporter import VerboseTextReporter
 from twisted.trial.runner import TestLoader, TrialRunner
 from twisted.web import client
@@ -68,9 +67,8 @@ def end_connections() -> None:
     TreqIntegrationTests.tearDown = tearDown
 
 
-def main(package: str, reactor: str, path: str) -> None:
+def main(package: str, path: str) -> None:
     """Exits with 0 however the tests ended."""
-    installReactor(reactor)
     if package == "treq" and client.Agent is Agent:
         end_connections()
     result: Any = TrialRunner(Reporter).run(TestLoader().loadByName(package, recurse=True))
