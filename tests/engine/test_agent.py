@@ -6,11 +6,20 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionLost, ConnectionRefusedError
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
 from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock, StringTransportWithDisconnection
 from twisted.python.failure import Failure
-from twisted.web.client import RequestGenerationFailed, ResponseDone, ResponseFailed, ResponseNeverReceived, readBody
+from twisted.web.client import (
+    HTTPConnectionPool,
+    RequestGenerationFailed,
+    ResponseDone,
+    ResponseFailed,
+    ResponseNeverReceived,
+    readBody,
+)
+from twisted.web.error import SchemeNotSupported
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
@@ -273,6 +282,60 @@ def test_a_reader_that_leaves_ends_the_connection_and_hears_that_it_is_not_all(t
     assert (ResponseFailed, False) == (reader.why, there.wire.connected)
 
 
+class Leaver(Reader):
+    """Has enough at the first part, and notes whether it is told of the end before it has said so."""
+
+    told_within = False
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        self.transport.loseConnection()
+        self.told_within = self.why is not None
+
+
+@pytest.mark.parametrize("read", ["as it comes", "late"])
+@pytest.mark.parametrize(
+    "reply",
+    [b"Content-Length: 3\r\n\r\nab", b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n1\r\nb\r\n", b"\r\nab"],
+    ids=["by its length", "in chunks", "until the end"],
+)
+def test_a_reader_that_leaves_amid_a_part_hears_of_the_end_when_it_has_come_and_nothing_before(there, reply, read):
+    answer, reader = there.ask(), Leaver()
+    there.wire.loseConnection = lambda: None  # as a transport does, it tells of the end in another turn
+    head, _, body = (b"HTTP/1.1 200 OK\r\n" + reply).partition(b"\r\n\r\n")
+    there.wire.says(head + b"\r\n\r\n")
+    if read == "as it comes":
+        outcome(answer).deliverBody(reader)
+    there.wire.says(body, at_once=False)
+    if read == "late":
+        outcome(answer).deliverBody(reader)
+    amid = reader.got, reader.told_within, reader.why
+    there.wire.protocol.connectionLost(Failure(ConnectionDone()))
+
+    assert ((b"a", False, None), ResponseFailed) == (amid, reader.why)
+
+
+def test_nor_is_its_connection_used_again_when_all_of_the_reply_came_at_once(there):
+    answer, reader = there.ask(), Leaver()
+    there.wire.loseConnection = lambda: None
+    there.wire.says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    outcome(answer).deliverBody(reader)
+    there.wire.says(b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n")
+    there.ask()
+
+    assert (b"a", None, 2) == (reader.got, reader.why, len(there.wires))
+
+
+def test_a_reader_is_told_once_of_an_end_that_comes_while_it_is_given_what_waited(there):
+    answer, told = there.ask(), []
+    reader = Leaver()
+    reader.connectionLost = told.append
+    there.wire.says(OK[:-1])
+    outcome(answer).deliverBody(reader)
+
+    assert [ResponseFailed] == [reason.type for reason in told]
+
+
 def test_a_body_that_nobody_reads_is_held_back_at_the_server(there):
     answer = there.ask()
     there.wire.says(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"." * 100_000)
@@ -336,8 +399,70 @@ def test_a_field_cannot_add_another(there):
 
 
 def test_only_http_is_asked(there):
-    with pytest.raises(ValueError, match="http:// and https://"):
-        there.agent.request(b"GET", b"ftp://127.0.0.1/")
+    assert SchemeNotSupported == outcome(there.agent.request(b"GET", b"ftp://127.0.0.1/"))
+
+
+def test_a_host_that_none_can_be_called_fails_the_call_and_leaves_no_connection_counted(there):
+    answer = there.agent.request(b"GET", b"http://nobody..example/")
+
+    assert issubclass(outcome(answer), ValueError)
+    assert {} == there.agent.pool._open
+
+
+class TrustsNobody:
+    """As IPolicyForHTTPS."""
+
+    def __init__(self):
+        self.asked = []
+
+    def creatorForNetloc(self, hostname, port):
+        self.asked.append((hostname, port))
+        raise ConnectionRefusedError("nobody")
+
+
+def test_whom_https_trusts_is_said_as_it_is_to_twisteds(there):
+    policy = TrustsNobody()
+    answer = Agent(there.reactor, policy).request(b"GET", b"https://rooms.example/")
+
+    assert ConnectionRefusedError == outcome(answer)
+    assert [(b"rooms.example", 443)] == policy.asked
+
+
+def test_how_long_a_connection_is_waited_for_and_where_it_comes_from_are_said_so_too(there):
+    Agent(there.reactor, connectTimeout=2.5, bindAddress=("127.0.0.9", 0)).request(b"GET", URL)
+
+    host, port, _, timeout, bind = there.reactor.tcpClients[-1]
+    assert ("127.0.0.1", 8000, 2.5, ("127.0.0.9", 0)) == (host, port, timeout, bind)
+
+
+def test_twisteds_own_pool_is_refused_because_it_would_keep_nothing(there):
+    with pytest.raises(TypeError, match=r"ropewalk\.engine\.pool\.Pool.+HTTPConnectionPool.+Leave it out"):
+        Agent(there.reactor, pool=HTTPConnectionPool(there.reactor))
+
+
+class Elsewhere:
+    """As IAgentEndpointFactory."""
+
+    def __init__(self, reactor):
+        self.asked = []
+        self._reactor = reactor
+
+    def endpointForURI(self, uri):
+        self.asked.append((uri.scheme, uri.host, uri.port, uri.netloc))
+        return TCP4ClientEndpoint(self._reactor, "192.0.2.9", 9)
+
+
+def test_connections_over_endpoints_of_ones_own_are_used_once_as_twisteds_are(there):
+    elsewhere = Elsewhere(there.reactor)
+    there.agent = Agent.usingEndpointFactory(there.reactor, elsewhere)
+    for _ in range(2):
+        answer = there.ask()
+        there.wire.says(OK)
+        outcome(answer)
+
+    assert [(b"http", b"127.0.0.1", 8000, b"127.0.0.1:8000")] * 2 == elsewhere.asked
+    assert ["192.0.2.9", "192.0.2.9"] == [client[0] for client in there.reactor.tcpClients]
+    assert [False, False] == [wire.connected for wire in there.wires]
 
 
 def test_closing_ends_what_is_kept_and_cuts_off_what_is_in_use(there):

@@ -16,12 +16,20 @@ from twisted.web.client import (
 )
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IClientRequest, IResponse
+from twisted.web.iweb import (
+    UNKNOWN_LENGTH,
+    IAgent,
+    IAgentEndpointFactory,
+    IBodyProducer,
+    IClientRequest,
+    IPolicyForHTTPS,
+    IResponse,
+)
 from zope.interface import implementer
 
 from .client import Broken, ClientChannel, Head
 from .heads import request_head
-from .pool import Origin, Pool
+from .pool import CONNECT, Origin, Pool, endpoint_of
 
 AHEAD = 64 << 10  # bytes of a body that wait for somebody to read them
 
@@ -30,15 +38,53 @@ AHEAD = 64 << 10  # bytes of a body that wait for somebody to read them
 class Agent:
     """See above. Redirects, cookies and contents are treq's affair."""
 
-    def __init__(self, reactor: Any, pool: Pool | None = None) -> None:
-        """`pool`: other connections than its own."""
-        self.pool = pool if pool is not None else Pool(reactor)
+    def __init__(
+        self,
+        reactor: Any,
+        contextFactory: IPolicyForHTTPS | None = None,
+        connectTimeout: float | None = None,
+        bindAddress: Any = None,
+        pool: Pool | None = None,
+    ) -> None:
+        """The arguments of `twisted.web.client.Agent`, but that connections are kept unless `pool` says otherwise.
+
+        `contextFactory`, `connectTimeout`, `bindAddress` and `pool`: whom https trusts, the platform's authorities
+        unless it is given; seconds; where from; other connections than its own, whose affair the first three are then.
+        Raises TypeError for Twisted's HTTPConnectionPool: what it keeps are Twisted's connections.
+        """
+        if pool is not None and not isinstance(pool, Pool):
+            raise TypeError(
+                f"An engine's Agent keeps connections in ropewalk.engine.pool.Pool, and in one of its own unless it is "
+                f"given one; got {pool!r}. Leave it out, and close what is kept by `await agent.pool.close()`."
+            )
+        usual = contextFactory is None and connectTimeout is None and bindAddress is None
+        timeout = CONNECT if connectTimeout is None else connectTimeout
+
+        def endpoint(server: Origin) -> Any:
+            return endpoint_of(reactor, server, contextFactory, timeout, bindAddress)
+
+        self.pool = pool if pool is not None else Pool(reactor, None if usual else endpoint)
+
+    @classmethod
+    def usingEndpointFactory(
+        cls, reactor: Any, endpointFactory: IAgentEndpointFactory, pool: Pool | None = None
+    ) -> Agent:
+        """One whose ways to servers are those of `endpointFactory`. Each connection is used once, as Twisted's is;
+        `pool`: other connections than these.
+        """
+
+        def endpoint(server: Origin) -> Any:
+            scheme, host, port = server.scheme.encode(), server.host.encode(), server.port
+            return endpointFactory.endpointForURI(URI(scheme, b"%b:%d" % (host, port), host, port, b"/", b"", b"", b""))
+
+        return cls(reactor, pool=pool if pool is not None else Pool(reactor, endpoint, kept=0))
 
     def request(
         self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
     ) -> Deferred[IResponse]:
         """As IAgent: fires with the reply's head. Fails as an endpoint does when there is no connection, with
-        ResponseNeverReceived when it ends before the reply begins, RequestGenerationFailed when the producer fails.
+        ResponseNeverReceived when it ends before the reply begins, RequestGenerationFailed when the producer fails,
+        SchemeNotSupported for another URL than http:// and https://.
         """
         server, netloc, target = _parts(uri)
         asked = _Asked(method, uri, headers if headers is not None else Headers())
@@ -62,10 +108,7 @@ def _parts(uri: bytes) -> tuple[Origin, bytes, bytes]:
     usual = _USUAL.fullmatch(uri)
     if usual is None:
         url = URI.fromBytes(uri)
-        server = Origin(url.scheme.decode("ascii"), url.host.decode("ascii"), url.port)
-        if server.scheme not in ("http", "https"):
-            raise ValueError(f"An agent asks http:// and https:// URLs; got {uri!r}.")
-        return server, url.netloc, url.originForm
+        return Origin(url.scheme.decode("ascii"), url.host.decode("ascii"), url.port), url.netloc, url.originForm
     scheme, host, port, target = usual.groups()
     usual_port = 443 if scheme == b"https" else 80
     netloc = host if port is None else b"%b:%b" % (host, port)
@@ -220,6 +263,7 @@ class Response:
         self._waiting: list[bytes] = []
         self._size = 0  # bytes that wait
         self._held = False
+        self._left = False  # the reader wants no more
         self._end: Failure | None = None
 
     def setPreviousResponse(self, response: IResponse) -> None:
@@ -233,11 +277,14 @@ class Response:
         self._reader = protocol
         protocol.makeConnection(_Body(self))
         waiting, self._waiting, self._size = self._waiting, [], 0
+        end = self._end
         for data in waiting:
+            if self._left:
+                return
             protocol.dataReceived(data)
-        if self._end is not None:
-            protocol.connectionLost(self._end)
-        else:
+        if end is not None:
+            protocol.connectionLost(end)
+        elif not self._left:
             self.release()
 
     def comes(self, data: bytes) -> None:
@@ -270,10 +317,10 @@ class Response:
                 self._channel.transport.resume_reading()
 
     def abandon(self) -> None:
-        """Nobody wants the rest; the reader hears that it did not come."""
-        channel = self._channel
-        if channel is not None:
-            channel.give_up()
+        """Nobody wants the rest; the reader hears that it did not come, when the connection has ended."""
+        if self._channel is not None:
+            self._left = True
+            self._channel.leave()
 
 
 class _Body:

@@ -91,6 +91,8 @@ class ClientChannel:
         if self._hearer is None:
             self.transport.abort()  # nobody asked for that
             return
+        if self._parser is None:  # nor wants more: `leave`
+            return
         self._silent += len(data)
         reason = ""
         try:
@@ -100,6 +102,8 @@ class ClientChannel:
             if isinstance(error, HttpParserCallbackError) and not isinstance(cause, Broken):
                 raise
             reason = f"the reply is malformed: {cause}"
+        if self._parser is None:
+            return
         if self._silent > HEAD and not reason:
             reason = f"the reply has more than {HEAD} bytes without the end of a field"
         if self._done:
@@ -157,6 +161,12 @@ class ClientChannel:
         if self._hearer is not None:
             self._break("nobody wanted the rest")
 
+    def leave(self) -> None:
+        """Likewise, as a transport does: the hearer is told when the connection has ended, and hears nothing before."""
+        if self._hearer is not None:
+            self._parser = None
+            self.transport.abort()
+
     def late(self, now: float) -> None:
         """It was unused for too long."""
         self.deadline = NEVER
@@ -206,7 +216,7 @@ class ClientChannel:
         self._silent = 0
         if self._bodiless:
             raise Broken("it has a body")
-        if self._hearer is not None:
+        if self._hearer is not None and self._parser is not None:
             self._hearer.chunk(data)
 
     def on_message_complete(self) -> None:

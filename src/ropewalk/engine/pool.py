@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
+from twisted.web.error import SchemeNotSupported
 
 from .client import ClientChannel
 from .deadlines import NEVER, Deadlines
 from .drivers import TwistedDriver
 from .limits import IDLE
 from .native import connected, loop_of
+
+if TYPE_CHECKING:
+    from twisted.web.iweb import IPolicyForHTTPS
 
 LIMIT = 10_000  # connections to one server; further calls wait for one to be free
 CONNECT = 5.0  # seconds
@@ -32,11 +38,23 @@ class Origin(NamedTuple):
 class Pool:
     """Of one process."""
 
-    def __init__(self, reactor: Any, limit: int = LIMIT) -> None:
-        """`limit`: of connections to one server."""
+    def __init__(
+        self,
+        reactor: Any,
+        endpoint: Callable[[Origin], IStreamClientEndpoint] | None = None,
+        *,
+        limit: int = LIMIT,
+        kept: int = LIMIT,
+    ) -> None:
+        """`endpoint`: the way to a server, where it is another than usual; uvloop's own transports go the usual one.
+
+        `limit`: of connections to one server; `kept`: of those that are unused.
+        """
         self._reactor = reactor
         self._limit = limit
-        self._loop = loop_of(reactor)
+        self._kept = kept
+        self._loop = loop_of(reactor) if endpoint is None else None
+        self._endpoint = endpoint if endpoint is not None else lambda server: endpoint_of(reactor, server)
         self._deadlines = Deadlines(reactor)
         self._free: dict[Origin, list[ClientChannel]] = {}
         self._open: dict[Origin, int] = {}  # how many there are, those on their way included
@@ -61,7 +79,8 @@ class Pool:
 
     def _begin(self, server: Origin) -> Deferred[ClientChannel]:
         self._open[server] = self._open.get(server, 0) + 1
-        return self._connecting(server).addCallbacks(self._connected, self._failed, (server,), errbackArgs=(server,))
+        connecting = maybeDeferred(self._connecting, server)  # an endpoint may raise: there is no way to that server
+        return connecting.addCallbacks(self._connected, self._failed, (server,), errbackArgs=(server,))
 
     def give_back(self, channel: ClientChannel) -> None:
         """It was not used after all."""
@@ -87,21 +106,6 @@ class Pool:
         connecting: Deferred[Any] = self._endpoint(server).connect(factory)
         return connecting
 
-    def _endpoint(self, server: Origin) -> Any:
-        scheme, host, port = server
-        endpoint: Any
-        if isIPAddress(host):
-            endpoint = TCP4ClientEndpoint(self._reactor, host, port, timeout=CONNECT)
-        elif isIPv6Address(host):
-            endpoint = TCP6ClientEndpoint(self._reactor, host, port, timeout=CONNECT)
-        else:
-            endpoint = HostnameEndpoint(self._reactor, host.encode("idna"), port, timeout=CONNECT)
-        if scheme == "https":
-            from twisted.internet.ssl import optionsForClientTLS
-
-            return wrapClientTLS(optionsForClientTLS(host), endpoint)
-        return endpoint
-
     def _connected(self, driver: Any, server: Origin) -> ClientChannel:
         channel = cast(ClientChannel, driver.channel)
         if channel.ended:  # before anybody had it
@@ -121,7 +125,7 @@ class Pool:
         free = self._free.setdefault(server, [])
         if waiting:
             waiting.popleft().callback(channel)  # between two callers it is never free
-        elif self._closed is not None:
+        elif self._closed is not None or len(free) >= self._kept:
             channel.transport.close()
         else:
             free.append(channel)
@@ -168,6 +172,33 @@ class _Turn(Deferred[ClientChannel]):
             self._connecting.cancel()
         else:
             self._waiting.remove(self)
+
+
+def endpoint_of(
+    reactor: Any,
+    server: Origin,
+    policy: IPolicyForHTTPS | None = None,
+    timeout: float = CONNECT,
+    bind: Any = None,
+) -> Any:
+    """The usual way to a server. `policy`: whom to trust; the platform's authorities when it is None."""
+    scheme, host, port = server
+    if scheme not in ("http", "https"):
+        raise SchemeNotSupported(f"An agent asks http:// and https:// URLs; got {scheme}://{host}:{port}.")
+    endpoint: Any
+    if isIPAddress(host):
+        endpoint = TCP4ClientEndpoint(reactor, host, port, timeout, bind)
+    elif isIPv6Address(host):
+        endpoint = TCP6ClientEndpoint(reactor, host, port, timeout, bind)
+    else:
+        endpoint = HostnameEndpoint(reactor, host.encode("idna"), port, timeout, bind)
+    if scheme != "https":
+        return endpoint
+    if policy is not None:
+        return wrapClientTLS(policy.creatorForNetloc(host.encode("ascii"), port), endpoint)
+    from twisted.internet.ssl import optionsForClientTLS
+
+    return wrapClientTLS(optionsForClientTLS(host), endpoint)
 
 
 def _is_address(host: str) -> bool:

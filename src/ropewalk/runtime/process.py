@@ -142,7 +142,7 @@ class Process(LifecycleService):
         self._sessions: dict[str, Sessions] = {}
         self._mounts: dict[str, Mounts] = {}
         self._pool = Pool(reactor)
-        self._agent = Agent(reactor, self._pool)
+        self._agent = Agent(reactor, pool=self._pool)
         self._databases: dict[str, Database] = {}
         self._member = f"{self._ids.getrandbits(128):032x}"  # what this process is called among those that share one
         self._broker: IBroker = broker or self._configured_broker(data, now)

@@ -208,7 +208,7 @@ class ProcessesSystem(_RealSystem):
         self._reactor: Any = reactor
         self._identity = Identity(SECRET, OUTSIDE, time.time)
         self._pool = Pool(reactor)
-        self._agent = Agent(reactor, self._pool)
+        self._agent = Agent(reactor, pool=self._pool)
         if not isinstance(target, (str, Path)):
             refuse_unimportable(target)
         first = free_ports(len(self.config.services))
