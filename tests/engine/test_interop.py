@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import json
+import os
 import re
 import shutil
 import socket
@@ -11,12 +13,16 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, TextMessage
+from wsproto.events import Request as WebSocketRequest
 
 pytestmark = pytest.mark.long
 
@@ -27,14 +33,48 @@ install()
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.internet import reactor
 from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+from twisted.web.websocket import WebSocketResource
+
+class Live:
+    def negotiationStarted(self, transport):
+        self.transport = transport
+
+    def negotiationFinished(self):
+        self.transport.sendTextMessage("welcome")
+
+    def textMessageReceived(self, message):
+        self.transport.sendTextMessage("you said " + message)
+
+    def bytesMessageReceived(self, data): ...
+
+    def pongReceived(self, payload): ...
+
+    def connectionLost(self, reason): ...
+
+    @classmethod
+    def buildProtocol(cls, request):
+        return cls()
 
 class Echo(Resource):
     isLeaf = True
+    live = WebSocketResource(Live)
+    peers = set()
 
     def render(self, request):
+        if request.path == b"/live":
+            return self.live.render(request)
+        self.peers.add(request.getClientAddress().port)
         body = request.content.read()
         if request.path == b"/large":
             return b"." * 3_000_000
+        if request.path == b"/peers":
+            return str(len(self.peers)).encode()
+        if request.path == b"/pieces":  # without a length
+            for piece in (b"a", b"b", b"c"):
+                request.write(piece * 100_000)
+            request.finish()
+            return NOT_DONE_YET
         request.setHeader(b"content-type", b"text/plain")
         if request.path == b"/secure":
             return str(request.isSecure()).encode()
@@ -206,6 +246,13 @@ def test_h2load_is_answered_in_order(port, run):
     assert "2000 succeeded, 0 failed, 0 errored, 0 timeout" in said
 
 
+def test_hey_keeps_its_connections(port, run):
+    said = run("hey", "-n", "2000", "-c", "10", "-m", "POST", "-d", "abc", f"http://127.0.0.1:{port}/")
+
+    assert [("200", "2000")] == re.findall(r"\[(\d+)\]\s+(\d+) responses", said)
+    assert "Error" not in said
+
+
 @pytest.mark.parametrize("driver", ["twisted", "asyncio"])
 def test_all_this_over_tls(ports, certificate, run, upload, driver, tmp_path):
     path, answer = upload
@@ -244,6 +291,10 @@ def nginx(folder, front, back):
                     proxy_pass http://back; proxy_http_version 1.1; proxy_set_header Connection "";
                     proxy_set_header Host $http_host; proxy_request_buffering off;
                 }}
+                location /live {{
+                    proxy_pass http://back; proxy_http_version 1.1; proxy_set_header Connection upgrade;
+                    proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade;
+                }}
             }}
         }}
     """)
@@ -267,17 +318,68 @@ backend back
     return ["-db", "-f", str(folder / "proxy.conf")]
 
 
+def envoy(folder, front, back):
+    def address(port):
+        return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+    def typed(name, **config):
+        return {"@type": f"type.googleapis.com/envoy.extensions.{name}", **config}
+
+    router = {"name": "router", "typed_config": typed("filters.http.router.v3.Router")}
+    manager = typed(
+        "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="front",
+        http_protocol_options={"accept_http_10": True},  # as ab speaks
+        proxy_100_continue=True,  # by default it answers that itself
+        upgrade_configs=[{"upgrade_type": "websocket"}],
+        route_config={
+            "virtual_hosts": [
+                {"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "back"}}]}
+            ]
+        },
+        http_filters=[router],
+    )
+    chain = {"filters": [{"name": "manager", "typed_config": manager}]}
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": address(back)}}]}]
+    cluster = {"name": "back", "load_assignment": {"cluster_name": "back", "endpoints": endpoints}}
+    listeners = [{"name": "front", "address": address(front), "filter_chains": [chain]}]
+    proxy = {"static_resources": {"listeners": listeners, "clusters": [cluster]}}
+    (folder / "proxy.json").write_text(json.dumps(proxy))
+    return ["-c", str(folder / "proxy.json"), "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+
+
+def caddy(folder, front, back):
+    (folder / "Caddyfile").write_text(f"""
+{{
+    admin off
+    persist_config off
+    auto_https off
+    storage file_system {folder}/data
+}}
+http://:{front} {{
+    bind 127.0.0.1
+    reverse_proxy 127.0.0.1:{back}
+}}
+""")
+    return ["run", "--config", str(folder / "Caddyfile")]
+
+
 def path_of(program):
-    return shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
+    # Some come with Python packages, beside this Python, and some are an administrator's.
+    beside = str(Path(sys.executable).parent)
+    return shutil.which(program) or shutil.which(program, path=f"{beside}:/usr/sbin:/usr/local/sbin")
 
 
-@pytest.fixture(params=[nginx, haproxy], ids=lambda proxy: proxy.__name__)
+@pytest.fixture(params=[nginx, haproxy, envoy, caddy], ids=lambda proxy: proxy.__name__)
 def proxied(request, require, port, tmp_path):
     """The port of a proxy before the server."""
     program = path_of(request.param.__name__)
     require(request.param.__name__, program, "it is not installed")
     front = free_port()
-    process = subprocess.Popen([program, *request.param(tmp_path, front, port)], stderr=subprocess.DEVNULL)
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    process = subprocess.Popen(
+        [program, *request.param(tmp_path, front, port)], stderr=subprocess.DEVNULL, env=environment
+    )
     until = time.monotonic() + 20
     while True:
         try:
@@ -298,13 +400,57 @@ def test_it_is_asked_by_a_proxy(proxied, run, upload):
     assert f"PUT {answer}" == run("curl", "-sS", "-T", str(path), base)
     assert f"PUT {answer}" == run("curl", "-sS", "-H", "Transfer-Encoding: chunked", "-T", str(path), base)
     assert "." * 3_000_000 == run("curl", "-sS", f"{base}/large")
+    assert "".join(each * 100_000 for each in "abc") == run("curl", "-sS", f"{base}/pieces")
+
+
+def test_a_proxy_asks_for_heads_alone(proxied, run):
+    for path in ("large", "pieces", "large"):
+        said = run("curl", "-sS", "--head", f"http://127.0.0.1:{proxied}/{path}")
+
+        assert said.startswith("HTTP/1.1 200")
+        assert ("3000000" if path == "large" else None) == field(said, "content-length")
+
+
+def field(head, name):
+    found = re.search(rf"(?im)^{name}: *(\S+)", head)
+    return found and found[1]
+
+
+def test_a_proxy_asks_whether_to_go_on(proxied, run, upload):
+    path, answer = upload
+    how = ["-H", "Expect: 100-continue", "--expect100-timeout", "30"]
+
+    said = run("curl", "-sSi", *how, "-T", str(path), f"http://127.0.0.1:{proxied}/")
+
+    assert said.startswith("HTTP/1.1 100 Continue")
+    assert said.endswith(f"PUT {answer}")
+
+
+def test_a_proxy_hands_a_websocket_on(proxied):
+    client = WSConnection(ConnectionType.CLIENT)
+    heard = []
+    with socket.create_connection(("127.0.0.1", proxied), 20) as peer:
+        peer.sendall(client.send(WebSocketRequest("localhost", "/live")))
+        while len(heard) < 2:
+            client.receive_data(peer.recv(65536))
+            for event in client.events():
+                if isinstance(event, AcceptConnection):
+                    peer.sendall(client.send(TextMessage("hello")))
+                else:
+                    heard.append(event)
+
+    assert ["welcome", "you said hello"] == [event.data for event in heard]
 
 
 def test_a_proxy_keeps_its_connections(proxied, run):
-    said = run("ab", "-q", "-k", "-n", "2000", "-c", "4", f"http://127.0.0.1:{proxied}/")
+    base = f"http://127.0.0.1:{proxied}"
+    before = int(run("curl", "-sS", f"{base}/peers"))
+
+    said = run("ab", "-q", "-k", "-n", "2000", "-c", "4", f"{base}/")
 
     assert ["2000", "0"] == re.findall(r"(?:Complete|Failed) requests: +(\d+)", said)
     assert "Non-2xx" not in said
+    assert int(run("curl", "-sS", f"{base}/peers")) - before < 50
 
 
 def test_a_proxy_hears_why_a_body_is_refused(proxied, run, tmp_path):
