@@ -15,7 +15,7 @@ how many of their requests failed, and the seconds that any connection lasted: s
 the server's descriptors. Loopback's segments of 64 KiB would let the kernel keep 2.6 MB of a reply for each slow reader;
 here they are of 1,460 bytes, as on Ethernet. Needs slowhttptest; two cores.
 
-    python benchmarks/slow.py [--connections 10000] [--seconds 5] [--json]
+    python benchmarks/slow.py [--connections 10000] [--rate 1250] [--seconds 5] [--json]
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Rooms(Service, name="rooms"):
     async def large(self) -> str:
         return "." * 200_000
 """
-LIMITS = {"connections": 15_000, "head_time": 5, "body_grace": 5, "write": 5, "linger": 1}
+# Deadlines in which all connections are made, so that they are open at once.
+LIMITS = {"connections": 15_000, "head_time": 12, "body_grace": 12, "write": 12, "linger": 1}
 
 
 class Attack(NamedTuple):
@@ -65,16 +66,21 @@ class Attack(NamedTuple):
     name: str
     options: tuple[str, ...]
     path: str
-    lasts: float  # seconds that a connection may at most, by LIMITS
+    limit: str  # which its connections meet
+    earns: float = 0.0  # seconds that what it sends earns beside that
     holds: bool = True  # whether its connections are slow, or only many
+
+    def lasts(self, limits: Mapping[str, float]) -> float:
+        """Seconds that one of its connections may, at most."""
+        return limits[self.limit] + self.earns
 
 
 ATTACKS = (
-    Attack("slow head", ("-H", "-i", "4", "-x", "24"), "/rooms/7", LIMITS["head_time"]),
-    # A few drops of up to 70 bytes each, at 500 bytes a second.
-    Attack("slow body", ("-B", "-i", "4", "-x", "24"), "/rooms", LIMITS["body_grace"] + 0.4),
-    Attack("ranges", ("-R",), "/rooms/7", LIMITS["head_time"], holds=False),
-    Attack("slow read", ("-X",), "/large", LIMITS["write"]),
+    Attack("slow head", ("-H", "-i", "4", "-x", "24"), "/rooms/7", "head_time"),
+    # A few drops of up to 70 bytes, of which 500 earn a second.
+    Attack("slow body", ("-B", "-i", "4", "-x", "24"), "/rooms", "body_grace", earns=0.5),
+    Attack("ranges", ("-R",), "/rooms/7", "head_time", holds=False),
+    Attack("slow read", ("-X",), "/large", "write"),
 )
 
 
@@ -205,14 +211,19 @@ def others(port: int) -> None:
 # -- the attack
 
 
-def attacked(attack: Attack, port: int, pid: int, count: int, seconds: float) -> Seen:
-    """What is seen of an attack by `count` connections on a server, and before, for `seconds`."""
+def attacked(
+    attack: Attack, port: int, pid: int, count: int, *, rate: int, lasts: float, seconds: float
+) -> Seen:
+    """What is seen of an attack on a server, and for `seconds` before.
+
+    `count` connections are made, `rate` a second; each `lasts` so many seconds, at most.
+    """
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, limit))
     asking = [sys.executable, __file__, "--ask", "--port", str(port)]
     url = f"http://127.0.0.1:{port}{attack.path}"
-    each = count // PROCESSES
-    options = ["-c", str(each), "-r", str(each), "-l", str(int(attack.lasts + 20)), "-p", "10", "-u", url]
+    options = ["-c", str(count // PROCESSES), "-r", str(rate // PROCESSES), "-l", str(int(lasts + 20))]
+    options += ["-p", "10", "-u", url]
     with ExitStack() as stack:
         clients = subprocess.Popen(asking, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         stack.callback(_end, clients)
@@ -228,7 +239,7 @@ def attacked(attack: Attack, port: int, pid: int, count: int, seconds: float) ->
             stack.callback(_end, attackers[-1])
         first: dict[str, float] = {}
         last: dict[str, float] = {}
-        most, until = 0, attack_began + attack.lasts + 40
+        most, until = 0, attack_began + lasts + 40
         while True:
             now = time.monotonic()
             seen = connections(pid)
@@ -293,6 +304,7 @@ def main() -> None:
     """Print the table."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--connections", type=int, default=10_000)
+    options.add_argument("--rate", type=int, default=1_250, help="how many of them are made in a second")
     options.add_argument("--seconds", type=float, default=5, help="how long is measured before each attack")
     options.add_argument("--json", action="store_true")
     options.add_argument("--serve", help=argparse.SUPPRESS)
@@ -308,11 +320,19 @@ def main() -> None:
             raise SystemExit("slowhttptest is not on PATH; Debian has it by this name.")
         count = bearable(chosen.connections)
         if not chosen.json:
-            print(f"{count:,} connections; latencies in milliseconds, the rest in seconds\n\n{HEAD}", flush=True)
+            print(f"{count:,} connections, {chosen.rate:,} a second; latencies in milliseconds\n\n{HEAD}", flush=True)
         figures = {}
         for number, attack in enumerate(ATTACKS):  # each at another port: what is left of the last one is not in its way
             with tempfile.TemporaryDirectory() as folder, server(Path(folder), chosen.port + number, LIMITS) as pid:
-                seen = attacked(attack, chosen.port + number, pid, count, chosen.seconds)
+                seen = attacked(
+                    attack,
+                    chosen.port + number,
+                    pid,
+                    count,
+                    rate=chosen.rate,
+                    lasts=attack.lasts(LIMITS),
+                    seconds=chosen.seconds,
+                )
             figures[attack.name] = seen._asdict()
             if not chosen.json:
                 print(row(attack.name, seen), flush=True)

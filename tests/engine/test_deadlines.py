@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from ropewalk.engine.channel import FRESH_GRACE, USED_GRACE
-from ropewalk.engine.deadlines import EVERY, NEVER, Deadlines
+from ropewalk.engine.deadlines import EVERY, NEVER, TOGETHER, Deadlines
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 LAST = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -547,3 +547,51 @@ def test_one_that_is_discarded_hears_nothing_more(clock, deadlines):
     clock.advance(2)
 
     assert ([], [2]) == (first.heard, second.heard)
+
+
+@pytest.fixture
+def crowd(clock, deadlines):
+    """More than hear of their deadline in one turn, all with the same one."""
+    crowd = [Timed(clock) for _ in range(2 * TOGETHER + 1)]
+    for each in crowd:
+        deadlines.add(each)
+        deadlines.set(each, 1)
+    return crowd
+
+
+def test_a_crowd_that_is_late_hears_of_it_some_at_a_time(clock, crowd):
+    heard = []
+
+    def turn():
+        heard.append(sum(len(each.heard) for each in crowd))
+        if len(heard) < 4:
+            clock.callLater(0, turn)
+
+    clock.callLater(1, turn)
+    clock.advance(1)
+
+    assert [TOGETHER, 2 * TOGETHER, 2 * TOGETHER + 1, 2 * TOGETHER + 1] == heard
+    assert {(1,)} == {tuple(each.heard) for each in crowd}
+
+
+def test_who_has_more_time_or_is_gone_before_it_is_told_hears_nothing(clock, deadlines, crowd):
+    clock.callLater(1, deadlines.set, crowd[-3], 9)
+    clock.callLater(1, deadlines.discard, crowd[-2])
+
+    clock.advance(1)
+
+    assert [[], [], [1]] == [each.heard for each in crowd[-3:]]
+
+
+def test_a_crowd_that_leaves_as_the_first_of_it_is_told_hears_nothing_more(clock, deadlines, crowd):
+    def leave(now):
+        for each in crowd:
+            deadlines.discard(each)
+        return NEVER
+
+    for each in crowd:
+        each._then = leave
+    clock.advance(1)
+
+    assert [1, *[0] * 2 * TOGETHER] == [len(each.heard) for each in crowd]
+    assert [] == clock.getDelayedCalls()
