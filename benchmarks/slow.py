@@ -34,7 +34,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,7 +89,7 @@ class Seen(NamedTuple):
 
     most: int  # connections that were open at once, the others' left out
     lasted: float  # seconds that one of them was seen to, at most
-    left: int  # that were open when the attackers had gone
+    left: int  # of them were open when the attackers had gone
     before: dict[str, list[float]]  # latencies, by how they ask
     during: dict[str, list[float]]
     failed: list[str]  # what became of requests that were not answered
@@ -126,7 +126,8 @@ def server(folder: Path, port: int, limits: Mapping[str, Any]) -> Iterator[int]:
         until = time.monotonic() + 30
         while True:
             try:
-                Asking(port).ask()
+                with closing(Asking(port)) as client:
+                    client.ask()
                 break
             except OSError:
                 if process.poll() is not None or time.monotonic() > until:
@@ -189,10 +190,11 @@ def others(port: int) -> None:
         while not ended.wait(max(0.0, due - time.monotonic())):
             error = ""
             try:
-                client = kept[len(asked[kind]) % 4] if kept else Asking(port)
-                client.ask()
-                if not kept:
-                    client.close()
+                if kept:
+                    kept[len(asked[kind]) % 4].ask()
+                else:
+                    with closing(Asking(port)) as client:
+                        client.ask()
             except OSError as failure:
                 error = f"{type(failure).__name__}: {failure}"
             asked[kind].append((due, time.monotonic() - due, error))
@@ -211,9 +213,7 @@ def others(port: int) -> None:
 # -- the attack
 
 
-def attacked(
-    attack: Attack, port: int, pid: int, count: int, *, rate: int, lasts: float, seconds: float
-) -> Seen:
+def attacked(attack: Attack, port: int, pid: int, count: int, *, rate: int, lasts: float, seconds: float) -> Seen:
     """What is seen of an attack on a server, and for `seconds` before.
 
     `count` connections are made, `rate` a second; each `lasts` so many seconds, at most.
@@ -222,7 +222,7 @@ def attacked(
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, limit))
     asking = [sys.executable, __file__, "--ask", "--port", str(port)]
     url = f"http://127.0.0.1:{port}{attack.path}"
-    options = ["-c", str(count // PROCESSES), "-r", str(rate // PROCESSES), "-l", str(int(lasts + 20))]
+    options = ["-c", str(count // PROCESSES), "-r", str(rate // PROCESSES), "-l", str(int(count / rate + lasts + 5))]
     options += ["-p", "10", "-u", url]
     with ExitStack() as stack:
         clients = subprocess.Popen(asking, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -254,7 +254,7 @@ def attacked(
         for process in attackers:
             _end(process)
         time.sleep(1)  # others ask once more, and their new connections end
-        left = len(connections(pid)) - base
+        left = connections(pid)
         said, _ = clients.communicate("")
     begun = {each_seen for each_seen in first if first[each_seen] > attack_began + EVERY / 2}
     lasted = max((last[each_seen] - first[each_seen] for each_seen in begun), default=0.0)
@@ -263,7 +263,9 @@ def attacked(
     before, during = (
         {kind: [took for due, took, _ in rows if a <= due < b] for kind, rows in asked.items()} for a, b in spans
     )
-    return Seen(most, lasted, left, before, during, [row[2] for rows in asked.values() for row in rows if row[2]])
+    return Seen(
+        most, lasted, len(left & begun), before, during, [row[2] for rows in asked.values() for row in rows if row[2]]
+    )
 
 
 def _end(process: subprocess.Popen[Any]) -> None:
@@ -295,9 +297,11 @@ def row(name: str, seen: Seen) -> str:
     return "".join(cells) + f"{len(seen.failed):>8}{seen.lasted:>8.1f}{seen.left:>6}"
 
 
-HEAD = f"{'':<18}{'kept: p50':>16}{'p99':>16}{'':>7}{'new: p50':>16}{'p99':>16}\n{'attack':<10}{'at once':>8}" + (
-    f"{'before':>8}{'during':>8}" * 2 + f"{'ratio':>7}"
-) * 2 + f"{'failed':>8}{'lasted':>8}{'left':>6}"
+HEAD = (
+    f"{'':<18}{'kept: p50':>16}{'p99':>16}{'':>7}{'new: p50':>16}{'p99':>16}\n{'attack':<10}{'at once':>8}"
+    + (f"{'before':>8}{'during':>8}" * 2 + f"{'ratio':>7}") * 2
+    + f"{'failed':>8}{'lasted':>8}{'left':>6}"
+)
 
 
 def main() -> None:
@@ -322,7 +326,9 @@ def main() -> None:
         if not chosen.json:
             print(f"{count:,} connections, {chosen.rate:,} a second; latencies in milliseconds\n\n{HEAD}", flush=True)
         figures = {}
-        for number, attack in enumerate(ATTACKS):  # each at another port: what is left of the last one is not in its way
+        for number, attack in enumerate(
+            ATTACKS
+        ):  # each at another port: what is left of the last one is not in its way
             with tempfile.TemporaryDirectory() as folder, server(Path(folder), chosen.port + number, LIMITS) as pid:
                 seen = attacked(
                     attack,

@@ -1032,6 +1032,15 @@ def test_a_peer_has_so_many_connections_unless_it_is_this_machine(listen):
     assert ["open", "aborted", *["open"] * 6] == states
 
 
+def test_this_machine_may_be_counted_like_any_peer(listen):
+    listener = listen(per_peer=1, count_loopback=True)
+
+    states = [listener.connected(address).state for address in ["127.0.0.1", "::1", "127.0.0.2"] * 2]
+
+    assert [*["open"] * 3, *["aborted"] * 3] == states
+    assert {"no room": 3} == listener.server.counts
+
+
 def test_a_peer_may_have_a_name(listen):
     listener = listen(per_peer=1)
 

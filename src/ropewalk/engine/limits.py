@@ -16,7 +16,8 @@ class Limits:
     fields: int = 100  # in a head, or in trailers (431); Apache's LimitRequestFields
     body: int = 1 << 20  # bytes, unless the application says otherwise (413)
     connections: int = 10_000  # at once; further ones are closed unread
-    per_peer: int = 512  # of them from one address, loopback excepted
+    per_peer: int = 512  # of them from one address
+    count_loopback: bool = False  # whether loopback is a peer, too: off, because siblings and proxies call from there
     head_time: float = 10.0  # from a head's first byte to its last (408)
     body_grace: float = 20.0  # before a body is late, and ...
     body_rate: float = 500.0  # bytes a second that it has to come with on the whole (408); Apache's RequestReadTimeout

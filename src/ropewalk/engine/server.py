@@ -96,7 +96,10 @@ class Server:
         return client
 
     def _is_full(self, peer: str) -> bool:
-        return peer != "" and not _is_loopback(peer) and self._peers[peer] >= self.limits.per_peer
+        limits = self.limits
+        if peer == "" or self._peers[peer] < limits.per_peer:
+            return False
+        return limits.count_loopback or not _is_loopback(peer)
 
     def _leave(self, peer: str) -> None:
         self._peers[peer] -= 1

@@ -87,7 +87,8 @@ class LimitsSection(_Section):
     head: int = Field(default=LIMITS.head, ge=1024)  # bytes
     fields: int = Field(default=LIMITS.fields, ge=16)
     connections: int = Field(default=LIMITS.connections, ge=1)
-    per_peer: int = Field(default=LIMITS.per_peer, ge=1)  # of a trusted proxy its clients are counted; loopback is not
+    per_peer: int = Field(default=LIMITS.per_peer, ge=1)  # of a trusted proxy its clients are counted
+    count_loopback: bool = LIMITS.count_loopback
     head_time: float = Field(default=LIMITS.head_time, gt=0)  # seconds
     body_grace: float = Field(default=LIMITS.body_grace, gt=0)  # seconds
     body_rate: float = Field(default=LIMITS.body_rate, gt=0)  # bytes a second
