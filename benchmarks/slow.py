@@ -12,8 +12,11 @@ a request is due, so that one that waits for the one before it is seen to wait.
 
 Printed are the connections that were open at once, the others' latency in milliseconds before and during the attack,
 how many of their requests failed, and the seconds that any connection lasted: seen from without, every half second, by
-the server's descriptors. Loopback's segments of 64 KiB would let the kernel keep 2.6 MB of a reply for each slow reader;
-here they are of 1,460 bytes, as on Ethernet. Needs slowhttptest; two cores.
+the server's descriptors. Where attackers and clients share the cores of the server, latencies say more of them than of
+it; so kept connections to another server, which nobody attacks, are measured at the same time: "beside".
+
+Loopback's segments of 64 KiB would let the kernel keep 2.6 MB of a reply for each slow reader; here they are of 1,460
+bytes, as on Ethernet. Needs slowhttptest; two cores.
 
     python benchmarks/slow.py [--connections 10000] [--rate 1250] [--seconds 5] [--json]
 """
@@ -179,13 +182,13 @@ class Asking:
         self._socket.close()
 
 
-def others(port: int) -> None:
+def others(port: int, beside: int | None) -> None:
     """Ask until standard input ends; then print the requests: [when it was due, seconds until answered, error]."""
-    asked: dict[str, list[tuple[float, float, str]]] = {"kept": [], "new": []}
+    asked: dict[str, list[tuple[float, float, str]]] = {}
     ended = threading.Event()
 
-    def ask(kind: str, every: float) -> None:
-        kept = [Asking(port) for _ in range(4)] if kind == "kept" else []
+    def ask(kind: str, port: int, every: float) -> None:
+        kept = [Asking(port) for _ in range(4)] if kind != "new" else []
         due = time.monotonic()
         while not ended.wait(max(0.0, due - time.monotonic())):
             error = ""
@@ -200,7 +203,11 @@ def others(port: int) -> None:
             asked[kind].append((due, time.monotonic() - due, error))
             due += every
 
-    threads = [threading.Thread(target=ask, args=each) for each in (("kept", 0.005), ("new", 0.05))]
+    clients = [("kept", port, 0.005), ("new", port, 0.05)]
+    if beside is not None:
+        clients.append(("beside", beside, 0.005))
+    asked.update((kind, []) for kind, _, _ in clients)
+    threads = [threading.Thread(target=ask, args=each) for each in clients]
     for each in threads:
         each.start()
     sys.stdin.read()
@@ -213,14 +220,27 @@ def others(port: int) -> None:
 # -- the attack
 
 
-def attacked(attack: Attack, port: int, pid: int, count: int, *, rate: int, lasts: float, seconds: float) -> Seen:
+def attacked(
+    attack: Attack,
+    port: int,
+    pid: int,
+    count: int,
+    *,
+    rate: int,
+    lasts: float,
+    seconds: float,
+    beside: int | None = None,
+) -> Seen:
     """What is seen of an attack on a server, and for `seconds` before.
 
-    `count` connections are made, `rate` a second; each `lasts` so many seconds, at most.
+    `count` connections are made, `rate` a second; each `lasts` so many seconds, at most. `beside`: the port of a
+    server that is not attacked.
     """
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, limit))
     asking = [sys.executable, __file__, "--ask", "--port", str(port)]
+    if beside is not None:
+        asking += ["--beside", str(beside)]
     url = f"http://127.0.0.1:{port}{attack.path}"
     options = ["-c", str(count // PROCESSES), "-r", str(rate // PROCESSES), "-l", str(int(count / rate + lasts + 5))]
     options += ["-p", "10", "-u", url]
@@ -290,17 +310,24 @@ def percentile(latencies: list[float], part: int) -> float:
 def row(name: str, seen: Seen) -> str:
     """A line of the table."""
     cells = [f"{name:<10}{seen.most:>8,}"]
-    for kind in ("kept", "new"):
-        before, during = seen.before[kind], seen.during[kind]
+    for kind in KINDS:
+        before, during = seen.before.get(kind, []), seen.during.get(kind, [])
+        if len(before) < 2 or len(during) < 2:
+            cells.append(f"{'-':>39}")
+            continue
         cells += [f"{percentile(some, part) * 1000:>8.1f}" for part in (50, 99) for some in (before, during)]
         cells.append(f"{percentile(during, 99) / percentile(before, 99):>7.2f}")
     return "".join(cells) + f"{len(seen.failed):>8}{seen.lasted:>8.1f}{seen.left:>6}"
 
 
-HEAD = (
-    f"{'':<18}{'kept: p50':>16}{'p99':>16}{'':>7}{'new: p50':>16}{'p99':>16}\n{'attack':<10}{'at once':>8}"
-    + (f"{'before':>8}{'during':>8}" * 2 + f"{'ratio':>7}") * 2
-    + f"{'failed':>8}{'lasted':>8}{'left':>6}"
+KINDS = ("kept", "new", "beside")
+HEAD = "\n".join(
+    [
+        " " * 18 + "".join(f"{kind + ': p50':>16}{'p99':>16}{'':>7}" for kind in KINDS),
+        f"{'attack':<10}{'at once':>8}"
+        + (f"{'before':>8}{'during':>8}" * 2 + f"{'ratio':>7}") * 3
+        + f"{'failed':>8}{'lasted':>8}{'left':>6}",
+    ]
 )
 
 
@@ -312,13 +339,14 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=5, help="how long is measured before each attack")
     options.add_argument("--json", action="store_true")
     options.add_argument("--serve", help=argparse.SUPPRESS)
+    options.add_argument("--beside", type=int, help=argparse.SUPPRESS)
     options.add_argument("--ask", action="store_true", help=argparse.SUPPRESS)
-    options.add_argument("--port", type=int, default=18_000, help="the first of four")
+    options.add_argument("--port", type=int, default=18_000, help="the first of five")
     chosen = options.parse_args()
     if chosen.serve:
         serve(chosen.port, chosen.serve)
     elif chosen.ask:
-        others(chosen.port)
+        others(chosen.port, chosen.beside)
     else:
         if shutil.which("slowhttptest") is None:
             raise SystemExit("slowhttptest is not on PATH; Debian has it by this name.")
@@ -326,10 +354,11 @@ def main() -> None:
         if not chosen.json:
             print(f"{count:,} connections, {chosen.rate:,} a second; latencies in milliseconds\n\n{HEAD}", flush=True)
         figures = {}
-        for number, attack in enumerate(
-            ATTACKS
-        ):  # each at another port: what is left of the last one is not in its way
-            with tempfile.TemporaryDirectory() as folder, server(Path(folder), chosen.port + number, LIMITS) as pid:
+        for number, attack in enumerate(ATTACKS):  # each at a port of its own: nothing is left of the last one
+            with ExitStack() as stack:
+                folders = [Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(2)]
+                pid = stack.enter_context(server(folders[0], chosen.port + number, LIMITS))
+                stack.enter_context(server(folders[1], chosen.port + len(ATTACKS), LIMITS))
                 seen = attacked(
                     attack,
                     chosen.port + number,
@@ -338,6 +367,7 @@ def main() -> None:
                     rate=chosen.rate,
                     lasts=attack.lasts(LIMITS),
                     seconds=chosen.seconds,
+                    beside=chosen.port + len(ATTACKS),
                 )
             figures[attack.name] = seen._asdict()
             if not chosen.json:

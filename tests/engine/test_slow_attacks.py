@@ -41,7 +41,7 @@ def test_an_attack_is_over_in_time_and_others_are_answered_meanwhile(attack, req
     with slow.server(tmp_path, port, LIMITS) as pid:
         seen = slow.attacked(attack, port, pid, count, rate=RATE, lasts=lasts, seconds=2)
 
-    print(f"\n{slow.HEAD}\n{slow.row(attack.name, seen)}")
+    print(f"\n{slow.HEAD}\n{slow.row(attack.name, seen)}")  # noqa: T201  # see above
     assert [] == seen.failed
     assert all(seen.during.values()), "nobody else asked"
     assert seen.lasted <= lasts + LATE

@@ -1,8 +1,8 @@
 """Deadlines of many connections on one timer.
 
 A connection's deadline moves with each of its requests; a timer of its own would be cancelled and made anew as often.
-Here it is an attribute, and one timer for all comes at the earliest of them, at most every `EVERY` seconds. A crowd that
-is late hears of it `TOGETHER` at a time, so that those who are not late are served in between.
+Here it is an attribute, and one timer for all comes at the earliest of them, at most every `EVERY` seconds. A crowd
+that is late hears of it `TOGETHER` at a time, so that those who are not late are served in between.
 """
 
 from __future__ import annotations
