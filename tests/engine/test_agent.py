@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, strategies
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
@@ -12,6 +13,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock, StringTransportWithDisconnection
 from twisted.python.failure import Failure
 from twisted.web.client import (
+    URI,
     HTTPConnectionPool,
     RequestGenerationFailed,
     ResponseDone,
@@ -26,6 +28,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
 from ropewalk.engine import Agent
+from ropewalk.engine.agent import _USUAL, _parts
 from ropewalk.engine.client import INTERIM
 from ropewalk.engine.limits import IDLE
 
@@ -476,3 +479,16 @@ def test_closing_ends_what_is_kept_and_cuts_off_what_is_in_use(there):
     assert [ResponseNeverReceived, ResponseNeverReceived] == [outcome(busy), outcome(second)]
     assert closed.called
     assert [False, False] == [wire.connected for wire in there.wires]
+
+
+def test_an_url_of_the_usual_form_is_read_as_twisted_reads_it():
+    @given(strategies.from_regex(_USUAL, fullmatch=True))
+    def of(url):
+        by_twisted = URI.fromBytes(url)
+        server, netloc, target = _parts(url)
+
+        assert (by_twisted.scheme, by_twisted.host, by_twisted.port, by_twisted.netloc, by_twisted.originForm) == (
+            server.scheme.encode(), server.host.encode(), server.port, netloc, target,
+        )  # fmt: skip
+
+    of()

@@ -1,0 +1,133 @@
+"""Facts about asyncio's transports beneath a channel: what one turn writes is written at its end, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+
+from ropewalk.engine.drivers import TOGETHER, AsyncioDriver, OfAsyncio
+
+
+class Transport:
+    """What asyncio gives; notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+        self.pause_reading = lambda: self.told.append("pause")
+        self.resume_reading = lambda: self.told.append("resume")
+        self.closing = False
+
+    def write(self, data: bytes) -> None:
+        self.told.append(data)
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def write_eof(self) -> None:
+        self.told.append("eof")
+
+    def close(self) -> None:
+        self.told.append("close")
+
+    def abort(self) -> None:
+        self.told.append("abort")
+
+    def get_extra_info(self, name: str) -> str:
+        return f"the {name}"
+
+
+def within(act: Any) -> tuple[list[Any], list[Any]]:
+    """What a transport was told in the turn of `act(together)`, and by the end of it."""
+    transport = Transport()
+
+    async def main() -> list[Any]:
+        act(OfAsyncio(transport))
+        in_it = list(transport.told)
+        await asyncio.sleep(0)
+        return in_it
+
+    return asyncio.run(main()), transport.told
+
+
+def test_what_one_turn_writes_is_written_together_at_its_end():
+    def act(together: OfAsyncio) -> None:
+        together.write(b"one ")
+        together.write(b"two")
+
+    assert ([], [b"one two"]) == within(act)
+
+
+@pytest.mark.parametrize("end", ["write_eof", "close", "abort"])
+def test_whatever_ends_it_comes_behind_what_was_written(end):
+    def act(together: OfAsyncio) -> None:
+        together.write(b"one")
+        getattr(together, end)()
+
+    in_it, by_its_end = within(act)
+
+    assert [b"one", end.removeprefix("write_")] == in_it == by_its_end
+
+
+def test_what_is_much_does_not_wait():
+    whole = b"." * TOGETHER
+
+    assert ([b"one" + whole], [b"one" + whole, b"two"]) == within(
+        lambda together: [together.write(each) for each in (b"one", whole, b"two")]
+    )
+
+
+def test_nothing_is_written_to_a_transport_that_closes():
+    def act(together: OfAsyncio) -> None:
+        together.write(b"one")
+        together._asyncio.closing = True
+
+    assert ([], []) == within(act)
+
+
+def test_whatever_else_a_transport_can_it_still_can():
+    found = []
+
+    within(lambda together: found.append(together.get_extra_info("peername")))
+
+    assert ["the peername"] == found
+
+
+class Echo:
+    """A channel that says what it hears."""
+
+    def connection_made(self, transport: Any, peer: str = "") -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data.upper())
+
+    def connection_lost(self, error: Exception | None = None) -> None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_who_asks_and_ends_its_side_in_one_turn_is_still_answered(loop):
+    uvloop = pytest.importorskip("uvloop") if loop == "uvloop" else None
+
+    async def main() -> bytes:
+        running = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        theirs.sendall(b"hello")
+        theirs.shutdown(socket.SHUT_WR)  # both are there before anything is read
+        await running.connect_accepted_socket(lambda: AsyncioDriver(Echo()), ours)
+        heard = b""
+        while part := await running.sock_recv(theirs, 100):
+            heard += part
+        theirs.close()
+        return heard
+
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None)
+    with runner:
+        assert b"HELLO" == runner.run(main())
