@@ -262,6 +262,16 @@ def test_one_that_leaves_before_is_forgotten(behind):
     assert [] == site.clock.getDelayedCalls()
 
 
+@pytest.mark.parametrize("end", ["drain", "abort"])
+def test_one_that_has_not_said_it_ends_with_the_listener(behind, end):
+    site = behind(protocol=True)
+    connection = site.connected()
+
+    getattr(site.site.server, end)()
+
+    assert (False, []) == (connection.connected, site.clock.getDelayedCalls())
+
+
 def test_anybody_else_is_served_without_it_and_may_not_say_it(behind):
     site = behind(protocol=True)
 

@@ -27,13 +27,13 @@ from twisted.web.server import Site
 from ropewalk import Service, Unavailable, bound, get
 from ropewalk.context import Context, Trace, enter_context
 from ropewalk.driver import Driver
-from ropewalk.errors import Conflict
+from ropewalk.errors import Conflict, NotFound
 from ropewalk.filters.trace import TraceCalls
 from ropewalk.handler import compose
 from ropewalk.message import Principal, Request
 from ropewalk.runtime.clock import Clock
 from ropewalk.service import describe, dispatch
-from ropewalk.telemetry.logs import humanise, request_line, start_logging
+from ropewalk.telemetry.logs import HELD, humanise, request_line, start_logging
 
 MOMENT = 1767225600.0  # 2026-01-01T00:00:00Z
 HEAD = {"time": "2026-01-01T00:00:00.000Z"}
@@ -576,6 +576,74 @@ def test_without_any_pipeline_the_line_goes_to_whoever_observes_twisted():
 
     (event,) = events
     assert (event["log_format"], event["log_namespace"], event["status"]) == ("request", "ropewalk.request", 200)
+
+
+# -- lines that wait for the end of a turn
+
+
+def events(stream: Written) -> list[Any]:
+    return [line.get("status", line["event"]) for line in stream.lines()]
+
+
+def test_the_lines_of_requests_that_end_in_one_turn_are_written_at_its_end(start):
+    stream, ends = Written(), []
+    start(stream, soon=ends.append)
+
+    request_line(request(), 200, "success", 0.001, None)
+    request_line(request(), 404, "caller", 0.001, NotFound("none"))
+    within = events(stream)
+    for end in ends:
+        end()
+
+    assert ([], 1, [200, 404]) == (within, len(ends), events(stream))
+
+
+def test_another_line_comes_behind_those_that_wait(start):
+    stream, ends = Written(), []
+    start(stream, soon=ends.append)
+
+    request_line(request(), 200, "success", 0.001, None)
+    Logger("x").info("said")
+    request_line(request(), 201, "success", 0.001, None)
+    within = events(stream)
+    for end in ends:
+        end()
+
+    assert ([200, "said"], [200, "said", 201]) == (within, events(stream))
+
+
+def test_what_waits_at_the_end_is_written(start):
+    stream = Written()
+    stop = start(stream, soon=lambda flush: None)
+    request_line(request(), 200, "success", 0.001, None)
+
+    stop()
+
+    assert [200] == events(stream)
+
+
+def test_only_so_many_lines_wait(start):
+    stream = Written()
+    start(stream, soon=lambda flush: None)
+
+    for _ in range(HELD + 1):
+        request_line(request(), 200, "success", 0.001, None)
+
+    assert [200] * HELD == events(stream)
+
+
+def test_lines_that_cannot_be_written_together_are_all_counted(start):
+    stream, ends = Written(), []
+    start(stream, soon=ends.append)
+    write, stream.write = stream.write, None  # type: ignore[method-assign, assignment]
+    for _ in range(3):
+        request_line(request(), 200, "success", 0.001, None)
+    ends.pop()()
+    stream.write = write  # type: ignore[method-assign]
+
+    Logger("x").info("said")
+
+    assert [("log.lost", 3), ("said", None)] == [(line["event"], line.get("lines")) for line in stream.lines()]
 
 
 # -- beginning and ending

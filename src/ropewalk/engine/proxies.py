@@ -113,6 +113,7 @@ class Preamble:
             self._hand_over(peer)
             return
         server = self._channel.server
+        server.nameless[self] = None
         server.deadlines.add(self)
         server.deadlines.set(self, server.seconds() + server.limits.head_time)
 
@@ -125,14 +126,13 @@ class Preamble:
         try:
             found = read(self._said)
         except ValueError:
-            self._channel.server.counts["no preamble"] += 1
-            self._transport.abort()
+            self.abort()
             return
         if found is None:
             return
         address, length = found
         rest, self._said = self._said[length:], b""
-        self._channel.server.deadlines.discard(self)
+        self._forget()
         self._hand_over(address or self._peer)
         if rest:
             self._channel.data_received(rest)
@@ -142,7 +142,7 @@ class Preamble:
         if self._through:
             self._channel.connection_lost(error)
         else:
-            self._channel.server.deadlines.discard(self)
+            self._forget()
 
     def pause_writing(self) -> None:
         """As Channel."""
@@ -158,9 +158,18 @@ class Preamble:
 
     def late(self, now: float) -> None:
         """The preamble has not come."""
+        self.abort()
+
+    def abort(self) -> None:
+        """Cut it off."""
         self._channel.server.counts["no preamble"] += 1
-        self._channel.server.deadlines.discard(self)
+        self._forget()
         self._transport.abort()
+
+    def _forget(self) -> None:
+        server = self._channel.server
+        server.deadlines.discard(self)
+        server.nameless.pop(self, None)
 
     def _hand_over(self, peer: str) -> None:
         self._through = True

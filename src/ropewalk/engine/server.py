@@ -15,7 +15,7 @@ from .deadlines import Deadlines
 from .exchange import Exchange, Receiver
 from .heads import PHRASES, Refused, reply_head
 from .limits import DEFAULT, Limits
-from .proxies import Client, Proxies
+from .proxies import Client, Preamble, Proxies
 
 
 def problem(refused: Refused) -> bytes:
@@ -48,6 +48,7 @@ class Server:
         self.draining = False
         self.counts: Counter[str] = Counter()
         self.channels: dict[Channel, None] = {}  # in the order they came
+        self.nameless: dict[Preamble, None] = {}  # connections that have not said yet whose they are
         self._peers: Counter[str] = Counter()
         self._closed: list[Deferred[None]] = []
 
@@ -121,6 +122,8 @@ class Server:
         self.draining = True
         for channel in list(self.channels):
             channel.drain()
+        for nameless in list(self.nameless):
+            nameless.abort()
 
     def wait_until_closed(self) -> Deferred[None]:
         """Fires when no connection is left."""
@@ -135,6 +138,8 @@ class Server:
         """Cut off the connections that are left."""
         for channel in list(self.channels):
             channel.abort()
+        for nameless in list(self.nameless):
+            nameless.abort()
 
 
 def _is_loopback(peer: str) -> bool:
