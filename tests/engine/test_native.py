@@ -9,11 +9,14 @@ import pytest
 
 PROGRAM = """
 import asyncio
+import os
+import socket
 from ropewalk.engine import Agent, Site, install
 install()
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.error import ConnectionRefusedError
+from ropewalk.engine.native import accepting
 from twisted.web.client import readBody
 from twisted.web.resource import Resource
 
@@ -38,6 +41,11 @@ async def main():
     except ConnectionRefusedError as error:
         print("refused")
     print([call for call in reactor.getDelayedCalls() if "Deadlines" in str(call)])
+    shared = socket.create_server(("127.0.0.1", 0))
+    shared.setblocking(False)
+    adopted = accepting(reactor.adoptStreamPort(shared.fileno(), socket.AF_INET, site), site, reactor)
+    print("blocks" if os.get_blocking(shared.fileno()) else "does not block")
+    await adopted.stopListening()
 
 ensureDeferred(main()).addErrback(lambda failure: failure.printTraceback()).addBoth(lambda _: reactor.stop())
 reactor.run()
@@ -56,4 +64,8 @@ def test_requests_come_by_them_on_a_connection_that_is_kept(said):
 
 
 def test_nobody_there_is_refused_as_by_twisted_and_nothing_is_left(said):
-    assert ["refused", "[]"] == said[2:]
+    assert ["refused", "[]"] == said[2:4]
+
+
+def test_a_socket_that_is_shared_with_others_blocks_none_of_them_at_any_moment(said):
+    assert ["does not block"] == said[4:]

@@ -7,6 +7,8 @@ turn wrote. The channels are the same. Where there is no such loop, everything s
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import tcp
@@ -40,7 +42,9 @@ def accepting(port: Any, site: Site, reactor: Any) -> Any:
     if loop is None or not isinstance(port, tcp.Port) or port.factory is not site:
         return port
     port.stopReading()
-    accepting = loop.create_server(site.asyncio_protocol, sock=port.socket.dup(), backlog=BACKLOG)
+    # Not `port.socket.dup()`: of a socket that came from a parent that would let all who share it block, for a moment.
+    listening = socket.socket(fileno=os.dup(port.fileno()))
+    accepting = loop.create_server(site.asyncio_protocol, sock=listening, backlog=BACKLOG)
     return _Accepting(port, loop.create_task(accepting))
 
 
