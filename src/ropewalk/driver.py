@@ -52,7 +52,7 @@ class _Here(threading.local):
     """What this thread is in. Asked of asyncio, each would cost a system call before Python 3.12."""
 
     run: Run[Any] | None = None  # whose step is executing
-    loops: int = 0  # ReactorLoops that were made the running loop, within one another
+    loops: int = 0  # that were made the running one here, within one another
 
 
 _here = _Here()

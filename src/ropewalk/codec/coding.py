@@ -11,7 +11,7 @@ import zlib
 
 from ..errors import BadRequest, ContentTooLarge, UnsupportedMediaType
 
-RATIO = 200  # bytes that one byte may become, as Apache's DeflateInflateRatioLimit: what people write reaches a tenth
+RATIO = 200  # bytes that one byte may become, as Apache's DeflateInflateRatioLimit
 SMALL = 64 << 10  # bytes that may come of however few
 _WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # what zlib is told to read
 

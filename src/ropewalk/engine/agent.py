@@ -99,7 +99,7 @@ class Agent:
         return exchange.answer
 
 
-# The usual form, of which nothing has to be found out; `twisted.web` parses the others, for ten times the time.
+# The usual form, of which nothing has to be found out; `twisted.web` parses the others, which takes it longer.
 _USUAL = re.compile(rb"(https?)://([A-Za-z0-9.-]+)(?::([0-9]{1,5}))?((?:/[!-\"$-:<->@-~]*)(?:\?[!-\"$-~]+)?)?")
 
 

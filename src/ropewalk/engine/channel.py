@@ -338,15 +338,13 @@ class Channel:
     # -- within
 
     def _feed(self, data: bytes) -> None:
-        began = self._heading or self._begun()
+        began = self._begun()
         while data:
             data = self._parse(data)
-        if self._heading or self._begun():
-            if began:
-                self._look()
-            else:
-                self._begin_stage()
-        elif self._reading is not None or self._current is not None:
+        begun = self._begun()
+        if begun and not began:
+            self._begin_stage()
+        elif begun or self._reading is not None or self._current is not None:
             self._look()
 
     def _parse(self, data: bytes) -> bytes:

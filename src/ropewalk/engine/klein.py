@@ -13,7 +13,7 @@ from typing import Any, cast
 from klein import Klein
 from klein._resource import KleinResource, extractURLparts
 from klein.interfaces import IKleinRequest
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET, Request
@@ -132,6 +132,9 @@ class _Matched:
 
 def _finished(answer: Any) -> None:
     """Of a handler that has written all of its reply itself only an error is still news, as with Klein."""
-    maybeDeferred(lambda: answer).addErrback(
-        lambda failure: _log.failure("Unhandled Error Processing Request.", failure)
-    )
+
+    def tell(failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            _log.failure("Unhandled Error Processing Request.", failure)
+
+    maybeDeferred(lambda: answer).addErrback(tell)

@@ -1,7 +1,7 @@
 """Connections on the event loop's own transports, past Twisted's, where the reactor runs on an asyncio loop.
 
-Twisted's transports ask the loop for each write whether they may; uvloop's own write at once, and together what one
-turn wrote. The channels are the same. Where there is no such loop, everything stays as it is.
+Twisted's transports ask the loop for each write whether they may; uvloop's own do not (and what one turn writes,
+`drivers.OfAsyncio` gathers). The channels are the same. Where there is no such loop, everything stays as it is.
 """
 
 from __future__ import annotations

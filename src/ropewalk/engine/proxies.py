@@ -50,7 +50,7 @@ class Proxies:
         """Whether the word of a peer with this address is taken."""
         if not peer:
             return self._local
-        address = _address(peer)
+        address = address_in(peer)
         return address is not None and any(address in network for network in self._networks)
 
     def client(self, peer: str, fields: Fields) -> Client:
@@ -81,10 +81,11 @@ def _host_of(text: bytes) -> str | None:
         name = name[1:].partition("]")[0]
     elif name.count(":") == 1:
         name = name.partition(":")[0]
-    return None if _address(name) is None else name
+    return None if address_in(name) is None else name
 
 
-def _address(text: str) -> Any:
+def address_in(text: str) -> Any:
+    """The IP address that a text is, of version 4 when it is mapped; None for a name."""
     try:
         address = ip_address(text)
     except ValueError:

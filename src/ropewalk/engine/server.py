@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Any
 
 import msgspec
@@ -15,7 +14,7 @@ from .deadlines import Deadlines
 from .exchange import Exchange, Receiver
 from .heads import PHRASES, Refused, reply_head
 from .limits import DEFAULT, Limits
-from .proxies import Client, Preamble, Proxies
+from .proxies import Client, Preamble, Proxies, address_in
 
 
 def problem(refused: Refused) -> bytes:
@@ -143,8 +142,5 @@ class Server:
 
 
 def _is_loopback(peer: str) -> bool:
-    try:
-        address = ip_address(peer)
-    except ValueError:  # a name, as a simulated host may have
-        return False
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    address = address_in(peer)
+    return address is not None and bool(address.is_loopback)

@@ -68,7 +68,7 @@ class _Until:
             inner.close()
             raise RuntimeError("Deadline needs the framework's driver: start the call with Driver.run().")
         asked = run.cancelling()
-        # The loop's own timer, the cheapest there is: uvloop's costs a tenth of one of Twisted's on it.
+        # The loop's own timer: one of Twisted's is made of it, and costs more.
         timer = run.get_loop().call_later(max(0.0, self._deadline - self._seconds()), self._expire, run)
         try:
             while True:

@@ -101,7 +101,7 @@ def _collect_rarely() -> None:
     """Let the collector look less often, and never at what was there before the first request.
 
     Each request that waits keeps some sixty objects. By the interpreter's own thresholds, thousands of them would be
-    gone through again and again while more come: half of all time with 9,000 that wait at once.
+    gone through again and again while more come.
     """
     gc.collect()
     gc.freeze()

@@ -114,7 +114,7 @@ def request_line(request: Request, status: int, outcome: str, seconds: float, er
         fields["caller"] = request.principal.service
     if request.attempt != 1:
         fields["attempt"] = request.attempt
-    if _pipelines and foreseen:  # straight: what Twisted makes of an event costs as much as all the rest of a request
+    if _pipelines and foreseen:  # straight: what Twisted makes of an event costs more than the line
         for pipeline in _pipelines:
             pipeline.request(level, request.context, fields, error)
         return
