@@ -27,7 +27,7 @@ from zope.interface import implementer
 from ..context import Context, current_context
 from ..errors import RopewalkError
 from ..message import Request
-from .lines import Entry, describe, entry_of, entry_of_request, human_renderer, humanise, json_line
+from .lines import Entry, entry_of, entry_of_request, human_renderer, humanise, json_line, milliseconds
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _TWISTED = {LogLevel.debug: 10, LogLevel.info: 20, LogLevel.warn: 30, LogLevel.error: 40, LogLevel.critical: 50}
@@ -107,17 +107,16 @@ def request_line(request: Request, status: int, outcome: str, seconds: float, er
     """
     foreseen = error is None or isinstance(error, (RopewalkError, asyncio.CancelledError, GeneratorExit))
     level = 40 if not foreseen else 30 if status >= 500 else 20
-    if _pipelines and all(level < pipeline.level for pipeline in _pipelines):
+    if _pipelines and foreseen:  # straight: what Twisted makes of an event costs more than the line
+        for pipeline in _pipelines:
+            if level >= pipeline.level:
+                pipeline.request(level, request, status, outcome, seconds, error)
         return
-    fields: dict[str, Any] = {"outcome": outcome, "status": status, "milliseconds": round(seconds * 1000, 3)}
+    fields: dict[str, Any] = {"outcome": outcome, "status": status, "milliseconds": milliseconds(seconds)}
     if request.principal.service is not None:
         fields["caller"] = request.principal.service
     if request.attempt != 1:
         fields["attempt"] = request.attempt
-    if _pipelines and foreseen:  # straight: what Twisted makes of an event costs more than the line
-        for pipeline in _pipelines:
-            pipeline.request(level, request.context, fields, error)
-        return
     if error is not None:
         fields |= (
             {"log_error": error} if foreseen else {"log_failure": Failure(error, type(error), error.__traceback__)}
@@ -139,6 +138,7 @@ class _Pipeline(logging.Handler):
         soon: Callable[[Callable[[], None]], object] | None,
     ) -> None:
         super().__init__(level)
+        self._lock: Any = self.lock  # which keeps what the standard library logs apart, too
         self.ended = False
         self._soon = soon
         self._held: list[str] = []  # lines that are written at the end of the turn, or before the next other one
@@ -220,15 +220,23 @@ class _Pipeline(logging.Handler):
             self._log(level, message, logger=name, fields=event.items(), error=error or None)
         raise structlog.DropEvent
 
-    def request(self, level: int, context: Context, fields: dict[str, Any], error: BaseException | None) -> None:
+    def request(
+        self, level: int, request: Request, status: int, outcome: str, seconds: float, error: BaseException | None
+    ) -> None:
         """How a request ended; in the reactor's thread."""
-        if level < self.level:
-            return
         try:
-            if error is not None:
-                fields = {**fields, "error": describe(error, with_traceback=False)}
             line = self._render(
-                entry_of_request(self._now(), _NAMES[level], _requests.namespace, self._extra, context, fields)
+                entry_of_request(
+                    self._now(),
+                    _NAMES[level],
+                    logger="ropewalk.request",
+                    constant=self._extra,
+                    request=request,
+                    status=status,
+                    outcome=outcome,
+                    seconds=seconds,
+                    error=error,
+                )
             )
         except Exception as failed:
             line = _hole(failed)
@@ -270,20 +278,17 @@ class _Pipeline(logging.Handler):
         self._write(line)
 
     def _write(self, line: str, *, waits: bool = False) -> None:
-        self.acquire()
-        try:
-            self._held.append(line)
-            if not waits or len(self._held) >= HELD:
+        with self._lock:
+            held = self._held
+            held.append(line)
+            if not waits or len(held) >= HELD:
                 self.flush()
-            elif len(self._held) == 1 and self._soon is not None:
+            elif len(held) == 1 and self._soon is not None:
                 self._soon(self.flush)
-        finally:
-            self.release()
 
     def flush(self) -> None:
         """Write what is held; the standard library calls it, too, when the interpreter ends."""
-        self.acquire()
-        try:
+        with self._lock:
             lines, self._held = self._held, []
             if not lines:
                 return
@@ -295,8 +300,6 @@ class _Pipeline(logging.Handler):
                 self._stream.flush()
             except Exception:  # closed, full, gone: there is nobody to tell now
                 self._lost = lost + len(lines) - (lost > 0)
-        finally:
-            self.release()
 
     def close(self) -> None:
         """Write what is held, and no more."""
