@@ -25,8 +25,7 @@ from ropewalk.driver import Driver
 from ropewalk.engine import install
 from ropewalk.filters.authenticate import Authenticate
 from ropewalk.filters.deadline import Deadline
-from ropewalk.filters.measure import Measure
-from ropewalk.filters.trace import TraceCalls
+from ropewalk.filters.observe import Observe
 from ropewalk.handler import Handler, compose
 from ropewalk.message import Request, Response
 from ropewalk.operation import get
@@ -54,8 +53,7 @@ def layers(clock: Any) -> list[tuple[str, Callable[[], Coroutine[Any, Any, Any]]
     """(name, what makes the coroutine of one call), each with one layer more than the one before."""
     operation = describe(Empty).operations["nothing"]
     random, meter = Random(1), Calls("benchmark", "Requests")
-    trace = TraceCalls(random, clock.seconds, lambda *_: None)
-    measure = Measure(meter, clock.seconds)
+    observe = Observe(random, clock.seconds, meter, lambda *_: None)
     deadline = Deadline(clock, 10.0, unless_given=True)
     authenticate = Authenticate(())
     metadata = {"host": "localhost", "user-agent": "benchmark"}
@@ -78,8 +76,7 @@ def layers(clock: Any) -> list[tuple[str, Callable[[], Coroutine[Any, Any, Any]]
         ("+ dispatch to the method", stack(method)),
         ("+ authenticate", stack(method, authenticate)),
         ("+ deadline", stack(method, deadline, authenticate)),
-        ("+ measure", stack(method, measure, deadline, authenticate)),
-        ("+ trace: the default stack", stack(method, trace, measure, deadline, authenticate)),
+        ("+ observe: the default stack", stack(method, observe, deadline, authenticate)),
     ]
 
 

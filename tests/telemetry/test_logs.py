@@ -28,12 +28,13 @@ from ropewalk import Service, Unavailable, bound, get
 from ropewalk.context import Context, Trace, enter_context
 from ropewalk.driver import Driver
 from ropewalk.errors import Conflict, NotFound
-from ropewalk.filters.trace import TraceCalls
+from ropewalk.filters.observe import Observe
 from ropewalk.handler import compose
 from ropewalk.message import Principal, Request
 from ropewalk.runtime.clock import Clock
 from ropewalk.service import describe, dispatch
 from ropewalk.telemetry.logs import HELD, humanise, request_line, start_logging
+from ropewalk.telemetry.metrics import Calls
 
 MOMENT = 1767225600.0  # 2026-01-01T00:00:00Z
 HEAD = {"time": "2026-01-01T00:00:00.000Z"}
@@ -296,7 +297,7 @@ def test_a_line_logged_in_a_method_names_the_operation_of_the_request(written):
 
     reactor = VirtualReactor()
     operation = describe(Desk).operations["look"]
-    handler = compose([TraceCalls(Random(7), reactor.seconds, request_line)], dispatch(Desk()))
+    handler = compose([Observe(Random(7), reactor.seconds, Calls("desk", "Requests"), request_line)], dispatch(Desk()))
 
     Driver.of(reactor).run(handler(Request(operation, {}, Context(service="desk", operation="desk.look"))))
 

@@ -134,7 +134,7 @@ class Answering:
             return
         except asyncio.CancelledError:
             raise
-        except Exception:  # logged with its traceback by the trace filter, which knows the operation
+        except Exception:  # logged with its traceback by `Observe`, which knows the operation
             self._refuse(RopewalkError())
             return
         if isinstance(response.body, Stream):

@@ -222,7 +222,7 @@ class _Exchange:
             return self._refuse(error)
         except asyncio.CancelledError:
             raise
-        except Exception:  # logged with its traceback by the trace filter, which knows the operation
+        except Exception:  # logged with its traceback by `Observe`, which knows the operation
             return self._refuse(RopewalkError())
         if isinstance(response.body, Stream):
             self._streaming = True

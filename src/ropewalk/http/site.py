@@ -58,7 +58,7 @@ class Site(EngineSite):
         self._direct = Direct(resource) if isinstance(resource, ServiceResource) else None
 
     def log(self, request: Any) -> None:
-        """Nothing: the trace filter says more."""
+        """Nothing: the line of each request says more."""
 
     def _updateLogDateTime(self) -> None:
         """Nothing, and no timer every second: `log` writes no line that wants a date."""

@@ -38,7 +38,7 @@ from ..errors import ConfigurationError, RopewalkError
 from ..events import Publisher
 from ..events.dead_letters import DeadLetters
 from ..filters.background import Background
-from ..filters.trace import Done
+from ..filters.observe import Done
 from ..handler import Handler, compose
 from ..http.client import HTTPConnection
 from ..http.internal import inside

@@ -16,8 +16,7 @@ from ..filters.authenticate import Authenticate
 from ..filters.background import Background
 from ..filters.deadline import Deadline
 from ..filters.key import GiveKey, UnderKey
-from ..filters.measure import Measure, Meter
-from ..filters.trace import Done, TraceCalls
+from ..filters.observe import Done, Meter, Observe
 from ..handler import Filter
 from ..interfaces import IAuthenticator
 from ..policy.deadline import DEFAULT_TIMEOUT
@@ -36,10 +35,8 @@ def server_stack(
 ) -> list[Filter]:
     """What stands before a service's operations."""
     return [
-        # First: every line and number below belongs to this span.
-        TraceCalls(random, clock.seconds, done),
-        # Outside all that may refuse or end a call, so that each end is counted as what it is.
-        Measure(meter, clock.seconds),
+        # First: every line and number below belongs to its span, and whatever refuses or ends a call is counted.
+        Observe(random, clock.seconds, meter, done),
         # (shed: before any work is done for a call that will be turned away)
         # Before authentication, which may wait on others and must not wait for ever.
         Deadline(clock, timeout, unless_given=True),
@@ -61,10 +58,8 @@ def client_stack(
 ) -> list[Filter]:
     """What stands on an edge, between a caller and the connection to its sibling."""
     return [
-        # One span for the call, whatever it takes to answer it.
-        TraceCalls(random, clock.seconds),
-        # The edge as its caller sees it: a call, not its tries.
-        Measure(meter, clock.seconds),
+        # The edge as its caller sees it: one span and one number for a call, not for its tries.
+        Observe(random, clock.seconds, meter),
         # Of the whole call, all tries and waits between them included.
         Deadline(clock, timeout),
         # Before the tries: they all have one key.

@@ -100,7 +100,7 @@ def start_logging(
 
 
 def request_line(request: Request, status: int, outcome: str, seconds: float, error: BaseException | None) -> None:
-    """Log how `request` ended: what `filters.trace` calls `done`.
+    """Log how `request` ended: what `filters.observe` calls `done`.
 
     An exception that is no RopewalkError comes with its traceback, at "error"; other statuses of 500 and above at
     "warning", the rest at "info".

@@ -48,7 +48,7 @@ class _Cell:
 
 
 class Calls:
-    """Counts calls on one side; a Meter for `filters.measure` and a collector for prometheus_client.
+    """Counts calls on one side; a Meter for `filters.observe` and a collector for prometheus_client.
 
     Bounded: operations are those declared, statuses those an operation can answer.
     """
