@@ -232,6 +232,7 @@ class Operation:
         self.streams = _is_stream(self.comes_to)
         self.raw = self.comes_to is Response or self.streams  # says itself what goes out
         self.content_type = BINARY if self.returns is bytes else JSON  # of a plain result
+        self._plain = (("content-type", self.content_type),)
         self.status = 202 if declared.background else declared.status or (204 if self.returns is type(None) else 200)
         self.item = next(iter(get_args(self.returns)), Any) if self.streams else None  # the type of a stream's pieces
         self._decode = _decoder(Any if self.returns is Response else self.item or self.returns, where)
@@ -247,7 +248,7 @@ class Operation:
         """Whether its answers' media type is its own affair, so that `Accept` cannot refuse it."""
         return self.raw
 
-    def sent(self, response: Response) -> tuple[list[tuple[str, str]], bytes]:
+    def sent(self, response: Response) -> tuple[tuple[tuple[str, str], ...], bytes]:
         """The headers (lower-case names) and bytes of an answer that is no stream.
 
         Raises what msgspec raises for a value that is no JSON.
@@ -255,7 +256,7 @@ class Operation:
         body = response.body
         if not self.raw and not response.headers:  # nearly always
             data = b"" if body is None and response.status in _BODYLESS else self.encode_result(body)
-            return [("content-type", self.content_type)] if data else [], data
+            return self._plain if data else (), data
         headers = [(name.lower(), value) for name, value in response.headers]
         said = dict(headers).get("content-type", "")
         kind = said
@@ -270,7 +271,7 @@ class Operation:
             data, kind = self.encode_result(body), said or self.content_type
         if kind != said and data:
             headers = [(name, value) for name, value in headers if name != "content-type"] + [("content-type", kind)]
-        return headers, data
+        return tuple(headers), data
 
     def received(self, status: int, headers: Iterable[tuple[str, str]], data: bytes | AsyncIterator[bytes]) -> Response:
         """The answer that a callee's `headers` (lower-case names) and `data` stand for: the other end of `sent`.

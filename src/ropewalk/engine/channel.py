@@ -228,6 +228,7 @@ class Channel:
             return
         exchange.received += len(data)
         if exchange is not self._current:
+            exchange.held = exchange.held or []
             exchange.held.append(data)
         elif exchange.received > exchange.max_body:
             raise _too_large(exchange)
@@ -407,11 +408,12 @@ class Channel:
                 raise _too_large(exchange)
             if exchange.expects and not (exchange.complete or exchange.received or exchange.started):
                 self.write(CONTINUE)
-            held, exchange.held = exchange.held, []
-            for data in held:
-                receiver.chunk(data)
-                if exchange.ended:
-                    return
+            if exchange.held is not None:
+                held, exchange.held = exchange.held, None
+                for data in held:
+                    receiver.chunk(data)
+                    if exchange.ended:
+                        return
             if exchange.complete:
                 receiver.complete()
         except Refused as refused:

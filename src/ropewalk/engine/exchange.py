@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .heads import BODILESS, Fields, reply_head
+from .heads import BODILESS, Fields, reply_head, usual_head
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -36,11 +36,18 @@ class Receiver(Protocol):
 class Exchange:
     """A request, from its head on, and its reply."""
 
-    __slots__ = (
-        "_bodiless", "_channel", "_chunked", "_left", "client", "closes", "complete", "ended", "expects", "fields",
-        "gone", "held", "keeps", "length", "max_body", "method", "received", "receiver", "started", "target",
-        "upgrades", "version",
-    )  # fmt: skip
+    # What most exchanges never change costs them nothing here.
+    client: Client | None = None  # whose it is, when a trusted proxy has handed it on
+    receiver: Receiver | None = None
+    held: list[bytes] | None = None  # what came of the body before its turn
+    received = 0  # bytes of the body
+    started = False  # the reply's head is written
+    ended = False  # and all of it
+    gone = False  # nobody reads it, and nothing that is written is sent
+    closes = False  # the connection ends with this reply
+    _chunked = False
+    _bodiless = False
+    _left = -1  # bytes of the body that were promised and not written; -1: none were
 
     def __init__(
         self,
@@ -66,18 +73,7 @@ class Exchange:
         self.expects = expects  # its sender waits for 100 Continue before it sends the body
         self.keeps = keeps  # its sender would keep the connection
         self.upgrades = upgrades  # its sender would speak WebSocket on it
-        self.client: Client | None = None  # whose it is, when a trusted proxy has handed it on
-        self.receiver: Receiver | None = None
-        self.held: list[bytes] = []  # what came of the body before its turn
-        self.received = 0  # bytes of the body
         self.complete = length == 0  # all of the request is here
-        self.started = False  # the reply's head is written
-        self.ended = False  # and all of it
-        self.gone = False  # nobody reads it, and nothing that is written is sent
-        self.closes = False  # the connection ends with this reply
-        self._chunked = False
-        self._bodiless = False
-        self._left = -1  # bytes of the body that were promised and not written; -1: none were
 
     @property
     def connection(self) -> Channel:
@@ -96,14 +92,20 @@ class Exchange:
         """
         if self.gone:
             return
+        channel = self._channel
+        fields = tuple(fields)
         bodiless = status in BODILESS
-        frame: list[tuple[bytes, bytes]] = [*fields]
-        if not bodiless:
-            frame.append((b"content-length", b"%d" % len(body)))
-        head = self._head(status, frame, None)
-        self._channel.write(head if bodiless or self.method == b"HEAD" else head + body)
+        plain = self.keeps and self.complete and self.version == "1.1" and not (channel.server.draining or self.started)
+        head = usual_head(status, fields) if plain and not bodiless else None
+        if head is not None:
+            head = head % len(body)
+            self.started = True
+        else:
+            length = () if bodiless else ((b"content-length", b"%d" % len(body)),)
+            head = self._head(status, [*fields, *length], None)
+        channel.write(head if bodiless or self.method == b"HEAD" else head + body)
         self.ended = True
-        self._channel.ended(self)
+        channel.ended(self)
 
     def start(
         self,

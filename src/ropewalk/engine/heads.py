@@ -117,6 +117,18 @@ def reply_head(status: int, fields: Iterable[tuple[bytes, bytes]], reason: bytes
     return _head(b"HTTP/1.1 %d %b\r\n" % (status, reason or b""), fields)
 
 
+def usual_head(status: int, fields: tuple[tuple[bytes, bytes], ...]) -> bytes | None:
+    """`reply_head` where the body's length is still to be put in, by %; None for one of more than a field or two."""
+    return _usual_head(status, fields) if len(fields) < 3 else None
+
+
+@lru_cache(256)  # the same few, again and again
+def _usual_head(status: int, fields: tuple[tuple[bytes, bytes], ...]) -> bytes | None:
+    if status not in STATUS_LINES or any(name.lower() == b"connection" for name, _ in fields):
+        return None
+    return reply_head(status, fields)[:-2].replace(b"%", b"%%") + b"content-length: %d\r\n\r\n"
+
+
 def request_head(method: bytes, target: bytes, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     """A request's head. ValueError as `reply_head`, and for a target with a blank."""
     if b" " in target or b" " in method:

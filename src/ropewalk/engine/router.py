@@ -9,20 +9,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
-from werkzeug.routing import Map, Rule, ValidationError
+from werkzeug.routing import (
+    AnyConverter,
+    BaseConverter,
+    IntegerConverter,
+    Map,
+    PathConverter,
+    Rule,
+    UnicodeConverter,
+    ValidationError,
+)
 
-# A path, the slash at its end, a query. Printable ASCII but "%", "?", "#", quotes and brackets: what Werkzeug sees as
-# it stands. "//" it would merge.
-_PLAIN = re.compile(rb"((?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)*)(/?)(?:\?.*)?", re.DOTALL)
+# Printable ASCII but "%", "?", "#", quotes and brackets: what Werkzeug sees as it stands.
+_PLAIN = b"/ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~!$&'()*+,;=:@-"
 
 _PLACEHOLDER = re.compile(r"<(?:[^<>]*:)?([A-Za-z_]\w*)>")
 
 Values = dict[str, Any]
 
 
-class _Claim(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Claim:
     """What a rule claims."""
 
     endpoint: Any
@@ -55,11 +65,12 @@ class Router:
 
     def find(self, method: bytes, target: bytes) -> tuple[Any, Values] | None:
         """The endpoint and the values of the path; None when Werkzeug has to be asked."""
-        plain = _PLAIN.fullmatch(target)
-        if plain is None or not (plain[1] or plain[2]):
+        raw, _, _ = target.partition(b"?")
+        if raw.translate(None, _PLAIN) or raw[:1] != b"/" or b"//" in raw:  # two slashes Werkzeug would merge
             return None
-        stem = plain[1].decode("ascii")
-        slashed = plain[2] != b""
+        path = raw.decode("ascii")
+        slashed = path[-1] == "/"
+        stem = path[:-1] if slashed else path
         claims = self._fixed.get(stem)
         match: re.Match[str] | None = None
         if claims is not None:
@@ -75,7 +86,7 @@ class Router:
                         return None
                     found, match = each, matched
             for each in self._loose:
-                matched = each.match(stem + "/" if slashed else stem)  # type: ignore[misc]  # likewise
+                matched = each.match(path)  # type: ignore[misc]  # likewise
                 if matched is not None:
                     if found is not None or slashed:
                         return None
@@ -99,8 +110,17 @@ def _claim(rule: Rule) -> _Claim:
         rule.rule.endswith("/"),
         not rule.defaults,
         re.compile(_pattern(_stem(rule.rule), converters)).fullmatch if converters else None,
-        tuple((name, converter.to_python) for name, converter in converters.items()),
+        tuple((name, _conversion(converter)) for name, converter in converters.items()),
     )
+
+
+def _conversion(converter: BaseConverter) -> Callable[[str], Any]:
+    """What the converter does, in fewer steps where it is one of Werkzeug's that has no bounds to look at."""
+    if type(converter) in (UnicodeConverter, PathConverter, AnyConverter):
+        return str
+    if type(converter) is IntegerConverter and not converter.fixed_digits and converter.min is converter.max is None:
+        return int
+    return converter.to_python
 
 
 def _stem(path: str) -> str:

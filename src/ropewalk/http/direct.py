@@ -7,7 +7,8 @@ takes the way over Klein, as everything does on a stock Site. Both ways end in t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -111,7 +112,7 @@ class Answering:
         """As Payload."""
         if self._exchange.gone:
             raise gone(self._operation)
-        body = b"".join(self._body)
+        body = b"".join(self._body) if self._body else b""
         check_size(self._operation, len(body))
         parts = parts_of(self._exchange.target, self._path, self._headers, body, self._operation.max_body)
         return self._operation.binding.decode(parts)
@@ -125,7 +126,9 @@ class Answering:
     async def _answer(self) -> None:
         operation, wire, headers = self._operation, self._wire, self._headers
         try:
-            if not operation.accepts_any and not accepts(headers.get("accept"), operation.content_type):
+            if "accept" in headers and not (
+                operation.accepts_any or accepts(headers["accept"], operation.content_type)
+            ):
                 raise NotAcceptable(f"This operation answers {operation.content_type}.")
             context = extract(headers, wire.seconds(), wire.description.name, operation.id, trusted=not wire.public)
             response = await wire.handler(Request(operation, self, context, metadata=headers))
@@ -143,8 +146,8 @@ class Answering:
         try:
             said, body = operation.sent(response)
             if response.cookies:
-                said = [*said, *(("set-cookie", cookie) for cookie in response.cookies)]
-            self._reply(response.status, said, body)
+                said = (*said, *(("set-cookie", cookie) for cookie in response.cookies))
+            self._exchange.reply(response.status, _encoded(said), body)
         except Exception:
             _log.failure("{operation} answered what cannot be sent", operation=operation.id)
             self._refuse(RopewalkError())
@@ -157,7 +160,7 @@ class Answering:
         kind = content_type_of(stream, self._headers.get("accept"))
         if "content-type" not in said:
             fields.append(("content-type", kind))
-        exchange.start(response.status, _encoded(fields))
+        exchange.start(response.status, _encoded(tuple(fields)))
         if exchange.gone or exchange.method == b"HEAD":
             flow.stopProducing()
         try:
@@ -177,14 +180,12 @@ class Answering:
 
     def _refuse(self, error: RopewalkError) -> None:
         public = self._wire.public
-        said = [("content-type", problem.CONTENT_TYPE), *error.headers]
-        if not public:
-            said.append((RAN, error.ran))
-        self._reply(error.status, said, msgspec.json.encode(problem.to_problem(error, redact=public)))
-
-    def _reply(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        self._exchange.reply(status, _encoded(headers), body)
+        ran = () if public else ((RAN, error.ran),)
+        said = (("content-type", problem.CONTENT_TYPE), *error.headers, *ran)
+        body = msgspec.json.encode(problem.to_problem(error, redact=public))
+        self._exchange.reply(error.status, _encoded(said), body)
 
 
-def _encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+@lru_cache(256)  # the same few, again and again
+def _encoded(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple([(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers])

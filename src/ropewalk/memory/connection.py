@@ -94,11 +94,11 @@ async def _crossed(response: Response, mine: Operation, theirs: Operation) -> Re
         data = pieces if mine.streams else b"".join([piece async for piece in pieces])
         return mine.received(response.status, [*headers, *cookies], data)
     try:
-        headers, data = theirs.sent(response)
+        said, data = theirs.sent(response)
     except Exception as error:
         _log.failure("{operation} answered what cannot be sent", operation=theirs.id)
         raise RopewalkError() from error
-    return mine.received(response.status, [*headers, *cookies], data)
+    return mine.received(response.status, [*said, *cookies], data)
 
 
 async def _pieces(stream: Stream, encode: Callable[[Any], bytes], theirs: Operation) -> AsyncIterator[bytes]:
