@@ -52,12 +52,12 @@ class Context(Struct, frozen=True, gc=False):
 
 NOWHERE = Context()
 
-_current: contextvars.ContextVar[Context] = contextvars.ContextVar("ropewalk_context", default=NOWHERE)
+ambient: contextvars.ContextVar[Context] = contextvars.ContextVar("ropewalk_context", default=NOWHERE)
 
 
 def current_context() -> Context:
     """The Context of the operation that is running, or an empty one outside of any."""
-    return _current.get()
+    return ambient.get()
 
 
 def enter_context(context: Context) -> contextvars.Token[Context]:
@@ -65,12 +65,12 @@ def enter_context(context: Context) -> contextvars.Token[Context]:
 
     Only a filter inside a driven coroutine may call this: set in a bare callback it would leak to strangers.
     """
-    return _current.set(context)
+    return ambient.set(context)
 
 
 def leave_context(token: contextvars.Token[Context]) -> None:
     """Undo `enter_context`."""
-    undo(_current, token)
+    undo(ambient, token)
 
 
 def undo(variable: contextvars.ContextVar[R], token: contextvars.Token[R]) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import AsyncIterator, Mapping, Sequence
-from functools import partial
 from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
 
-from .context import NOWHERE, Context, undo
+from .context import NOWHERE, Context, ambient
 from .errors import RopewalkError
 
 
@@ -31,7 +30,6 @@ ANONYMOUS = Principal()
 _caller: contextvars.ContextVar[Principal] = contextvars.ContextVar("ropewalk_principal", default=ANONYMOUS)
 caller = _caller.get  # on whose behalf the running operation calls its siblings; never read to authorize
 enter_principal = _caller.set
-leave_principal = partial(undo, _caller)
 
 
 class Called(Protocol):
@@ -82,6 +80,24 @@ class Request(Struct, frozen=True):
     def replace(self, **changes: Any) -> Request:
         """A copy with these fields changed."""
         return msgspec.structs.replace(self, **changes)
+
+
+Entered = tuple[contextvars.Token[Context], contextvars.Token[Principal]]
+
+
+def enter(request: Request) -> Entered:
+    """Make the context and the principal of `request` those of the running coroutine, until `leave` is given this."""
+    return ambient.set(request.context), _caller.set(request.principal)
+
+
+def leave(entered: Entered) -> None:
+    """Undo `enter`, where that was done: a coroutine that all have forgotten is closed in whichever context."""
+    context, principal = entered
+    try:
+        _caller.reset(principal)
+        ambient.reset(context)
+    except ValueError:  # contextlib.suppress costs more than both
+        return
 
 
 class Response(Struct, frozen=True):

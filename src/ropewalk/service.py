@@ -25,12 +25,12 @@ from twisted.python.failure import Failure
 from .codec.parameters import spelt
 from .codec.routes import shape
 from .codec.types import given
-from .context import Context, current_context, derived_key, enter_context, leave_context
+from .context import Context, current_context, derived_key
 from .driver import Driver, Run
 from .durable import Saga, Scheduled, Subscription, scheduled, subscription
 from .errors import DeclarationError, NotFound, RopewalkError, Unavailable
 from .handler import Handler
-from .message import Principal, Request, Response, Stream, caller, enter_principal, leave_principal
+from .message import Principal, Request, Response, Stream, caller, enter, leave
 from .operation import BINARY, Access, Declaration, Operation, differences
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -338,7 +338,7 @@ def dispatch(service: Service) -> Handler:
         given = operation.binding.given
         if given:
             arguments = {**arguments, **_supplied(given, request)}
-        token, principal = enter_context(request.context), enter_principal(request.principal)
+        entered = enter(request)
         try:
             result: Any = methods[operation.name](**arguments)
             if not operation.generates:
@@ -360,8 +360,7 @@ def dispatch(service: Service) -> Handler:
                 raise
             raise leaving from raised
         finally:
-            leave_principal(principal)
-            leave_context(token)
+            leave(entered)
         response = result if type(result) is Response else Response(result, operation.status)
         if operation.streams or isinstance(response.body, Stream):
             return msgspec.structs.replace(response, body=_streamed(response.body, operation, request))
@@ -379,8 +378,7 @@ class _Within:
     """A stream whose pieces are made in the operation's context. Its deadline was that of the head, and is over."""
 
     def __init__(self, request: Request, pieces: AsyncIterator[Any]) -> None:
-        self._context = msgspec.structs.replace(request.context, deadline=None)
-        self._principal = request.principal
+        self._request = request.replace(context=msgspec.structs.replace(request.context, deadline=None))
         self._pieces = pieces
 
     def __aiter__(self) -> _Within:
@@ -388,12 +386,11 @@ class _Within:
 
     async def __anext__(self) -> Any:
         # Around each piece: set once around them all, it would be seen by whoever takes them.
-        token, principal = enter_context(self._context), enter_principal(self._principal)
+        entered = enter(self._request)
         try:
             return await anext(self._pieces)
         finally:
-            leave_principal(principal)
-            leave_context(token)
+            leave(entered)
 
     async def aclose(self) -> None:
         close = getattr(self._pieces, "aclose", None)

@@ -142,7 +142,8 @@ def test_who_is_told_of_the_end_gets_the_request_with_its_span(clock, sibling, r
     told = []
 
     start(
-        compose([Observe(Random(7), clock.seconds, meter, lambda request, *_: told.append(request))], sibling), request_of()
+        compose([Observe(Random(7), clock.seconds, meter, lambda request, *_: told.append(request))], sibling),
+        request_of(),
     )
 
     assert told == sibling.asked

@@ -48,6 +48,7 @@ class Binding:
         self._by_name = {p.name: p for p in parameters}
         self._lax = [p for p in parameters if p.source in ("path", "query", "header", "cookie")]
         self._numbers = {p.alias for p in self._lax if p.source == "path" and p.type is int}
+        self._only_numbers = len(self._numbers) == len(self._lax)
         self._lax_type = _struct("Parameters", self._lax) if self._lax else None
         self._body = next((p for p in parameters if p.source in ("body", "form")), None)
         self._members = [p for p in parameters if p.source == "member"]
@@ -97,6 +98,9 @@ class Binding:
 
     def _decode_lax(self, parts: Parts, arguments: dict[str, Any], wrong: list[dict[str, str]]) -> None:
         values = self._collect(parts)
+        if self._only_numbers and {*map(type, values.values())} == {int}:
+            arguments.update(values)  # converters made what is meant
+            return
         try:
             decoded = msgspec.convert(values, self._lax_type, strict=False)
         except (msgspec.ValidationError, UnicodeError):

@@ -96,10 +96,14 @@ class Router:
             claim = found
         if not claim.sure or claim.slashed != slashed or (claim.methods is not None and method not in claim.methods):
             return None
-        try:
-            return claim.endpoint, {name: convert(match[name]) for name, convert in claim.values} if match else {}
-        except ValidationError:
-            return None
+        values: Values = {}
+        if match is not None:
+            try:
+                for name, convert in claim.values:
+                    values[name] = convert(match[name])
+            except ValidationError:
+                return None
+        return claim.endpoint, values
 
 
 def _claim(rule: Rule) -> _Claim:

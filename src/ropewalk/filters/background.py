@@ -7,9 +7,8 @@ from typing import cast
 
 import msgspec
 
-from ..context import enter_context, leave_context
 from ..handler import Handler
-from ..message import Accepted, Request, Response, enter_principal, leave_principal
+from ..message import Accepted, Request, Response, enter, leave
 from ..operation import Operation
 
 STATUS = "/background/"  # the path under which a service says what became of a job
@@ -28,11 +27,10 @@ class Background:
         payload = request.payload
         arguments = payload if isinstance(payload, Mapping) else await payload.read()
         parts = msgspec.json.encode(operation.binding.encode(arguments))
-        token, principal = enter_context(request.context), enter_principal(request.principal)
+        entered = enter(request)
         try:
             job = await self._accept(operation.id, parts)
         finally:
-            leave_principal(principal)
-            leave_context(token)
+            leave(entered)
         accepted = Accepted(job, f"{STATUS}{job}")
         return Response(accepted, operation.status, [("location", accepted.status)])

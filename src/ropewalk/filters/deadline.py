@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
+from types import coroutine
 from typing import Any
 
 from msgspec.structs import replace
@@ -42,62 +43,63 @@ class Deadline:
             raise late
         if deadline != context.deadline:
             request = replace(request, context=replace(context, deadline=deadline))
-        return await _Until(self._seconds, deadline, request, handler)
+        return await _until(self._seconds, deadline, request, handler)
 
 
-class _Until:
-    """Awaits the handler and arms a timer only when it first suspends."""
+class _Alarm:
+    """What a deadline's timer does to the run that waits."""
 
-    __slots__ = ("_deadline", "_expired", "_handler", "_request", "_seconds")
+    __slots__ = ("expired", "run")
 
-    def __init__(self, seconds: Callable[[], float], deadline: float, request: Request, handler: Handler) -> None:
-        self._seconds = seconds
-        self._deadline = deadline
-        self._request = request
-        self._handler = handler
-        self._expired = False
+    def __init__(self, run: Run[Any]) -> None:
+        self.run = run
+        self.expired = False
 
-    def __await__(self) -> Generator[Any, Any, Response]:
-        inner: Any = self._handler(self._request).__await__()
-        try:
-            awaited = inner.send(None)
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
-        run = current_run()
-        if run is None:
-            inner.close()
-            raise RuntimeError("Deadline needs the framework's driver: start the call with Driver.run().")
-        asked = run.cancelling()
-        # The loop's own timer: one of Twisted's is made of it, and costs more.
-        timer = run.get_loop().call_later(max(0.0, self._deadline - self._seconds()), self._expire, run)
-        try:
-            while True:
-                try:
-                    value = yield awaited
-                except GeneratorExit:
-                    inner.close()
-                    raise
-                except BaseException as error:
-                    awaited = inner.throw(error)
-                else:
-                    awaited = inner.send(value)
-        except StopIteration as stop:
-            if self._expired:
-                run.uncancel()  # it ended by itself in the very turn its time was up
-            return stop.value  # type: ignore[no-any-return]
-        except asyncio.CancelledError:
-            if self._expired and run.uncancel() <= asked:
-                raise DeadlineExceeded(
-                    f"{self._request.operation.id}: no answer before the deadline.",
-                ) from None
-            raise
-        except BaseException:
-            if self._expired:
-                run.uncancel()
-            raise
-        finally:
-            timer.cancel()
+    def __call__(self) -> None:
+        self.expired = True
+        self.run.cancel()
 
-    def _expire(self, run: Run[Any]) -> None:
-        self._expired = True
-        run.cancel()
+
+@coroutine
+def _until(
+    seconds: Callable[[], float], deadline: float, request: Request, handler: Handler
+) -> Generator[Any, Any, Response]:
+    """Await the handler; a timer is armed only when it first suspends."""
+    inner: Any = handler(request).__await__()
+    try:
+        awaited = inner.send(None)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    run = current_run()
+    if run is None:
+        inner.close()
+        raise RuntimeError("Deadline needs the framework's driver: start the call with Driver.run().")
+    asked = run.cancelling()
+    alarm = _Alarm(run)
+    # The loop's own timer: one of Twisted's is made of it, and costs more.
+    timer = run.get_loop().call_later(max(0.0, deadline - seconds()), alarm)
+    try:
+        while True:
+            try:
+                value = yield awaited
+            except GeneratorExit:
+                inner.close()
+                raise
+            except BaseException as error:
+                awaited = inner.throw(error)
+            else:
+                awaited = inner.send(value)
+    except StopIteration as stop:
+        if alarm.expired:
+            run.uncancel()  # it ended by itself in the very turn its time was up
+        return stop.value  # type: ignore[no-any-return]
+    except asyncio.CancelledError:
+        if alarm.expired and run.uncancel() <= asked:
+            raise DeadlineExceeded(f"{request.operation.id}: no answer before the deadline.") from None
+        raise
+    except BaseException:
+        if alarm.expired:
+            run.uncancel()
+        raise
+    finally:
+        timer.cancel()

@@ -17,11 +17,10 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource, getChildForRequest
 from twisted.web.server import NOT_DONE_YET
 
-from ..context import enter_context, leave_context
 from ..driver import Driver, Run
 from ..errors import RopewalkError
 from ..handler import Handler
-from ..message import Request, Response, enter_principal, leave_principal
+from ..message import Request, Response, enter, leave
 from ..service import as_it_leaves
 from ..telemetry.propagation import extract
 from .heads import abort, read_headers, write_problem
@@ -43,12 +42,11 @@ class Foreign(Struct, frozen=True):
 async def serve(request: Request) -> Response:
     """The innermost Handler: lets the resource answer, and waits until it has."""
     exchange: Any = request.payload
-    token, principal = enter_context(request.context), enter_principal(request.principal)
+    entered = enter(request)
     try:
         exchange.render()
     finally:
-        leave_principal(principal)
-        leave_context(token)
+        leave(entered)
     await exchange.finished
     if exchange.error is not None:
         raise exchange.error

@@ -121,7 +121,12 @@ def _begun(
 
 @lru_cache(maxsize=2)  # a busy millisecond has dozens of lines
 def _moment(millisecond: int) -> str:
-    return datetime.fromtimestamp(millisecond // 1000, UTC).isoformat()[:-6] + f".{millisecond % 1000:03}Z"
+    return f"{_second(millisecond // 1000)}.{millisecond % 1000:03}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:-6]
 
 
 def plain(value: Any) -> Any:
