@@ -73,6 +73,7 @@ class Run(Generic[T]):
     _ended = False
     _value: Any = None
     _error: BaseException | None = None
+    on_wait: Callable[[], None] | None = None  # called before it waits, each time: who is within it may set it a while
 
     def __init__(
         self,
@@ -256,6 +257,8 @@ class Run(Generic[T]):
             _log.failure("Nobody was there to hear how {name} failed.", _failure(error), name=self.get_name())
 
     def _suspend(self, awaited: Any) -> None:
+        if self.on_wait is not None:
+            self.on_wait()
         if isinstance(awaited, Deferred):
             awaited.addBoth(self._deferred_fired)
             self._waiting = awaited

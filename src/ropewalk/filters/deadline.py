@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
-from types import coroutine
+from collections.abc import Callable
 from typing import Any
 
 from msgspec.structs import replace
 from twisted.internet.interfaces import IReactorTime
 
+from ..alarms import Alarm, Alarms
 from ..driver import Run, current_run
 from ..errors import DeadlineExceeded
 from ..handler import Handler
@@ -28,6 +28,7 @@ class Deadline:
         self._seconds: Callable[[], float] = clock.seconds
         self._timeout = timeout
         self._unless_given = unless_given
+        self._alarms: Alarms | None = None
 
     async def __call__(self, request: Request, handler: Handler) -> Response:
         context = request.context
@@ -43,63 +44,49 @@ class Deadline:
             raise late
         if deadline != context.deadline:
             request = replace(request, context=replace(context, deadline=deadline))
-        return await _until(self._seconds, deadline, request, handler)
+        run = current_run()
+        if run is None:
+            raise RuntimeError("Deadline needs the framework's driver: start the call with Driver.run().")
+        if self._alarms is None or self._alarms.loop is not run.get_loop():
+            self._alarms = Alarms(run.get_loop())
+        asked, outer = run.cancelling(), run.on_wait
+        expiry = run.on_wait = _Expiry(run, deadline, self._seconds, self._alarms)
+        try:
+            response = await handler(request)
+        except asyncio.CancelledError:
+            if expiry.expired and run.uncancel() <= asked:
+                raise DeadlineExceeded(f"{request.operation.id}: no answer before the deadline.") from None
+            raise
+        except BaseException:
+            if expiry.expired:
+                run.uncancel()
+            raise
+        finally:
+            run.on_wait = outer
+            if expiry.alarm is not None:
+                expiry.alarm.cancel()
+        if expiry.expired:
+            run.uncancel()  # it ended by itself in the very turn its time was up
+        return response
 
 
-class _Alarm:
-    """What a deadline's timer does to the run that waits."""
+class _Expiry:
+    """Cancels a run at a deadline; called when it first waits, and not before, it sets an alarm."""
 
-    __slots__ = ("expired", "run")
+    __slots__ = ("_alarms", "_deadline", "_run", "_seconds", "alarm", "expired")
 
-    def __init__(self, run: Run[Any]) -> None:
-        self.run = run
+    def __init__(self, run: Run[Any], deadline: float, seconds: Callable[[], float], alarms: Alarms) -> None:
+        self._run = run
+        self._deadline = deadline
+        self._seconds = seconds
+        self._alarms = alarms
+        self.alarm: Alarm | None = None
         self.expired = False
 
     def __call__(self) -> None:
+        if self.alarm is None:
+            self.alarm = self._alarms.set(max(0.0, self._deadline - self._seconds()), self._expire)
+
+    def _expire(self) -> None:
         self.expired = True
-        self.run.cancel()
-
-
-@coroutine
-def _until(
-    seconds: Callable[[], float], deadline: float, request: Request, handler: Handler
-) -> Generator[Any, Any, Response]:
-    """Await the handler; a timer is armed only when it first suspends."""
-    inner: Any = handler(request).__await__()
-    try:
-        awaited = inner.send(None)
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
-    run = current_run()
-    if run is None:
-        inner.close()
-        raise RuntimeError("Deadline needs the framework's driver: start the call with Driver.run().")
-    asked = run.cancelling()
-    alarm = _Alarm(run)
-    # The loop's own timer: one of Twisted's is made of it, and costs more.
-    timer = run.get_loop().call_later(max(0.0, deadline - seconds()), alarm)
-    try:
-        while True:
-            try:
-                value = yield awaited
-            except GeneratorExit:
-                inner.close()
-                raise
-            except BaseException as error:
-                awaited = inner.throw(error)
-            else:
-                awaited = inner.send(value)
-    except StopIteration as stop:
-        if alarm.expired:
-            run.uncancel()  # it ended by itself in the very turn its time was up
-        return stop.value  # type: ignore[no-any-return]
-    except asyncio.CancelledError:
-        if alarm.expired and run.uncancel() <= asked:
-            raise DeadlineExceeded(f"{request.operation.id}: no answer before the deadline.") from None
-        raise
-    except BaseException:
-        if alarm.expired:
-            run.uncancel()
-        raise
-    finally:
-        timer.cancel()
+        self._run.cancel()
