@@ -18,7 +18,7 @@ import sys
 import threading
 from asyncio import events, tasks
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Generic, NoReturn, TypeVar, TypeVarTuple, cast
 
 from twisted.internet import defer
@@ -148,16 +148,16 @@ class Run(Generic[T]):
             return False
         self._cancels += 1
         waiting = self._waiting
-        if isinstance(waiting, Deferred):
+        if isinstance(waiting, (Deferred, Once)):
             self._must_cancel = True
-            self._loop.call_soon(self._interrupt_deferred)
+            self._loop.call_soon(self._interrupt_waiting)
         elif waiting is None or not waiting.cancel(msg):
             self._must_cancel = True
         return True
 
     def interrupt(self) -> None:
-        """Cancel as cancelling a Deferred does: if it waits for a Deferred, cleanup begins before this returns."""
-        if isinstance(self._waiting, Deferred) and not self.done():
+        """Cancel as cancelling a Deferred does: if it waits for one, cleanup begins before this returns."""
+        if isinstance(self._waiting, (Deferred, Once)) and not self.done():
             self._cancels += 1
             self._must_cancel = True
             self._waiting.cancel()
@@ -202,8 +202,8 @@ class Run(Generic[T]):
 
     # -- stepping
 
-    def _interrupt_deferred(self) -> None:
-        if self._must_cancel and isinstance(self._waiting, Deferred):
+    def _interrupt_waiting(self) -> None:
+        if self._must_cancel and isinstance(self._waiting, (Deferred, Once)):
             self._waiting.cancel()
 
     def _step(self, value: Any, error: BaseException | None) -> None:
@@ -263,7 +263,12 @@ class Run(Generic[T]):
             awaited.addBoth(self._deferred_fired)
             self._waiting = awaited
             if self._must_cancel:
-                self._loop.call_soon(self._interrupt_deferred)
+                self._loop.call_soon(self._interrupt_waiting)
+        elif type(awaited) is Once:
+            awaited.run = self
+            self._waiting = awaited
+            if self._must_cancel:
+                self._loop.call_soon(self._interrupt_waiting)
         elif getattr(awaited, "_asyncio_future_blocking", None):
             awaited._asyncio_future_blocking = False
             self._waiting = awaited
@@ -294,6 +299,13 @@ class Run(Generic[T]):
         del result, error  # as in _step
         return None
 
+    def go_on(self) -> None:
+        """What it waits for is there: a Once calls this."""
+        if self._shares_context:  # perhaps with the Run in which that became so: not within that
+            self._loop.call_soon(self._step, None, None, context=self._context)
+        else:
+            self._context.run(self._step, None, None)
+
     def _future_done(self, future: asyncio.Future[Any]) -> None:
         try:
             error = future.exception()
@@ -301,6 +313,47 @@ class Run(Generic[T]):
             error = cancelled
         self._step(None, error)
         del error  # as in _step
+
+
+class Once(Generic[T]):
+    """What one Run waits for: a Deferred without callbacks, where each request has one. The first end counts."""
+
+    __slots__ = ("_error", "_value", "done", "run")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.run: Run[Any] | None = None  # who waits
+        self._value: T | None = None
+        self._error: BaseException | None = None
+
+    def fire(self, value: T) -> None:
+        """It is there."""
+        if not self.done:
+            self._value = value
+            self._end()
+
+    def fail(self, error: BaseException) -> None:
+        """It never will be."""
+        if not self.done:
+            self._error = error
+            self._end()
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        self.fail(asyncio.CancelledError())
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        if not self.done:
+            yield self
+        if self._error is not None:
+            raise self._error
+        return cast(T, self._value)
+
+    def _end(self) -> None:
+        self.done = True
+        run, self.run = self.run, None
+        if run is not None:
+            run.go_on()
 
 
 class Spawned(asyncio.Future[T], Run[T]):  # type: ignore[override]  # a Future's `_loop` is read-only, and set by it

@@ -1398,7 +1398,7 @@ def test_what_its_deadline_has_caught_is_right(either, front):
 
 
 def test_what_ends_long_after_its_deadline_is_found(either, front, monkeypatch):
-    monkeypatch.setattr("ropewalk.filters.deadline._Alarm.__call__", lambda self: None)
+    monkeypatch.setattr("ropewalk.filters.deadline._Expiry.ring", lambda self: None)
 
     at_the_callee, at_the_caller = held_to(either, front.do(12.0))
 

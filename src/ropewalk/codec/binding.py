@@ -213,6 +213,11 @@ class Binding:
             raise TypeError(f"There is a text that cannot be sent: {error}.") from error
         return Parts(path, query, {}, {}, content_type, body)
 
+    def fill(self, path: Mapping[str, str]) -> str:
+        """The path of a request with these parts, quoted."""
+        assert self._route is not None
+        return self._route.fill(path)
+
     def _in_path(self, name: str, value: Any) -> str:
         assert self._route is not None
         try:
@@ -224,6 +229,8 @@ class Binding:
 
     def arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], operation: str) -> dict[str, Any]:
         """What a call's positional and keyword arguments are by name; raises TypeError as Python would."""
+        if len(args) == len(self.names) and not kwargs:  # nearly always
+            return dict(zip(self.names, args, strict=True))
         if len(args) > len(self.names):
             raise TypeError(f"{operation}() takes {len(self.names)} arguments, {len(args)} were given")
         arguments = dict(zip(self.names, args, strict=False))
@@ -293,6 +300,8 @@ def _pairs(p: Parameter, value: Any) -> list[tuple[str, str]]:
 
 
 def _text(value: Any) -> str:
+    if type(value) is int:
+        return str(value)
     plain = value if isinstance(value, str) else msgspec.to_builtins(value)
     if isinstance(plain, str):
         return plain if plain.isascii() else plain.encode().decode()  # which refuses half a surrogate pair

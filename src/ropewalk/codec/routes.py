@@ -8,8 +8,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any
-from urllib.parse import unquote
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from urllib.parse import quote, unquote
 
 PLACEHOLDER = re.compile(r"<(?:(?P<converter>[a-zA-Z_]\w*)(?:\((?P<options>.*?)\))?:)?(?P<name>[a-zA-Z_]\w*)>")
 
@@ -22,6 +23,22 @@ def names(route: str) -> list[str]:
 def shape(route: str) -> str:
     """The route without those names: two of one shape match the same paths."""
     return PLACEHOLDER.sub(lambda match: f"<{match['converter'] or 'string'}({match['options'] or ''})>", route)
+
+
+# What stays as it is, beside letters and digits, in a segment and in what may have several.
+_SAFE = "!$&'()*+,;:=@", "/!$&'()*+,:;=@"
+
+
+class _Place(NamedTuple):
+    """Where a value goes."""
+
+    name: str
+    safe: str
+
+    def of(self, path: Mapping[str, str]) -> str:
+        """What stands there."""
+        text = path[self.name]
+        return text if text.isascii() and text.isalnum() else quote(text, safe=self.safe)
 
 
 class Route:
@@ -50,9 +67,22 @@ class Route:
             raise ValueError(f"malformed url rule: {route!r}")
         self._route = route
         self._as_it_is = BaseConverter.to_url
+        self._pieces: list[str | _Place] = []  # literal text, and what is to be filled in
+        at = 0
+        for match in PLACEHOLDER.finditer(route):
+            self._pieces += (
+                quote(route[at : match.start()], _SAFE[True]),
+                _Place(match["name"], _SAFE[match["converter"] == "path"]),
+            )
+            at = match.end()
+        self._pieces.append(quote(route[at:], _SAFE[True]))
 
     def __str__(self) -> str:
         return self._route
+
+    def fill(self, path: Mapping[str, str]) -> str:
+        """The path of these texts, quoted as Werkzeug's converters do."""
+        return "".join([each if type(each) is str else each.of(path) for each in self._pieces])  # type: ignore[union-attr]
 
     def text(self, name: str, value: Any) -> str:
         """`value` (text; a number or a UUID where the converter makes one) as the placeholder `name` has it.

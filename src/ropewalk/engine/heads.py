@@ -136,10 +136,23 @@ def request_head(method: bytes, target: bytes, fields: Iterable[tuple[bytes, byt
     return _head(b"%b %b HTTP/1.1\r\n" % (method, target), fields)
 
 
+def request_head_of_texts(method: str, target: str, fields: Iterable[tuple[str, str]]) -> bytes:
+    """`request_head` of texts in Latin-1; ValueError (UnicodeEncodeError) for others."""
+    lines = [f"{name}: {value}\r\n" for name, value in fields]
+    head = f"{method} {target} HTTP/1.1\r\n{''.join(lines)}\r\n".encode("latin-1")
+    if " " in target:
+        raise ValueError(f"A request's target has no blanks; this does: {target!r}")
+    return _sound(head, len(lines))
+
+
 def _head(first: bytes, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     lines = [b"%b: %b\r\n" % field for field in fields]
-    head = b"%b%b\r\n" % (first, b"".join(lines))
-    ends = len(lines) + 2
+    return _sound(b"%b%b\r\n" % (first, b"".join(lines)), len(lines))
+
+
+def _sound(head: bytes, fields: int) -> bytes:
+    """The head, which has so many fields, and no end but its own."""
+    ends = fields + 2
     if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head:
-        raise ValueError(f"A head of {len(lines)} fields has a CR, LF or NUL within: {head[:200]!r}")
+        raise ValueError(f"A head of {fields} fields has a CR, LF or NUL within: {head[:200]!r}")
     return head

@@ -54,39 +54,41 @@ class Deadline:
         try:
             response = await handler(request)
         except asyncio.CancelledError:
-            if expiry.expired and run.uncancel() <= asked:
+            if expiry.rung and run.uncancel() <= asked:
                 raise DeadlineExceeded(f"{request.operation.id}: no answer before the deadline.") from None
             raise
         except BaseException:
-            if expiry.expired:
+            if expiry.rung:
                 run.uncancel()
             raise
         finally:
             run.on_wait = outer
-            if expiry.alarm is not None:
-                expiry.alarm.cancel()
-        if expiry.expired:
+            if expiry.is_set:
+                expiry.cancel()
+        if expiry.rung:
             run.uncancel()  # it ended by itself in the very turn its time was up
         return response
 
 
-class _Expiry:
-    """Cancels a run at a deadline; called when it first waits, and not before, it sets an alarm."""
+class _Expiry(Alarm):
+    """Cancels a run at its deadline. Called when the run waits, it sets itself: who never waits needs no timer."""
 
-    __slots__ = ("_alarms", "_deadline", "_run", "_seconds", "alarm", "expired")
+    __slots__ = ("_alarms", "_deadline", "_run", "_seconds", "is_set", "rung")
 
     def __init__(self, run: Run[Any], deadline: float, seconds: Callable[[], float], alarms: Alarms) -> None:
         self._run = run
         self._deadline = deadline
         self._seconds = seconds
         self._alarms = alarms
-        self.alarm: Alarm | None = None
-        self.expired = False
+        self.is_set = False
+        self.rung = False
 
     def __call__(self) -> None:
-        if self.alarm is None:
-            self.alarm = self._alarms.set(max(0.0, self._deadline - self._seconds()), self._expire)
+        if not self.is_set:
+            self.is_set = True
+            self._alarms.set(self, max(0.0, self._deadline - self._seconds()))
 
-    def _expire(self) -> None:
-        self.expired = True
+    def ring(self) -> None:
+        """As Alarm."""
+        self.rung = True
         self._run.cancel()

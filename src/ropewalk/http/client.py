@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, cast
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, DNSLookupError
@@ -14,9 +14,9 @@ from twisted.internet.error import ConnectError, DNSLookupError
 from ..buggify import buggify
 from ..codec.binding import Parts
 from ..codec.problem import from_problem
-from ..codec.routes import PLACEHOLDER
+from ..driver import Once
 from ..engine.client import Broken, ClientChannel, Head
-from ..engine.heads import request_head
+from ..engine.heads import request_head_of_texts
 from ..engine.pool import Origin, Pool
 from ..errors import Unavailable
 from ..message import Request, Response
@@ -52,7 +52,7 @@ class HTTPConnection:
         operation = cast(Operation, request.operation)
         parts = operation.binding.encode(cast(Mapping[str, Any], request.payload))
         method = operation.method or "POST"
-        headers = inject(request.context, self._seconds())
+        headers = [("host", self._host), *inject(request.context, self._seconds())]
         if self._identity is not None:
             headers.append(("ropewalk-identity", self._identity(request)))
         if parts.content_type:
@@ -61,12 +61,7 @@ class HTTPConnection:
             headers.append(("content-length", str(len(parts.body))))
         if buggify("http client: a connection is used once"):
             headers.append(("connection", "close"))
-        fields = [
-            (b"host", self._host),
-            *((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers),
-        ]
-        target = self._prefix + self._path(operation, parts).encode("ascii")
-        asked = request_head(method.encode(), target, fields)
+        asked = request_head_of_texts(method, self._prefix + self._path(operation, parts), headers)
         call = _Call(whole=not operation.streams)
         try:
             channel = await self._channel()
@@ -101,7 +96,7 @@ class HTTPConnection:
         if operation.route is None:
             path = f"/-/{operation.service}/{self._major}/{operation.name}"
         else:
-            path = _fill(operation.route, parts.path)
+            path = operation.binding.fill(parts.path)
         return path + ("?" + urlencode(list(parts.query)) if parts.query else "")
 
     async def _read(self, head: Head, call: _Call, operation: Operation) -> Response:
@@ -154,13 +149,13 @@ class HTTPConnection:
         return unavailable
 
 
-def _where(base: str) -> tuple[Origin, bytes, bytes]:
+def _where(base: str) -> tuple[Origin, str, str]:
     """The server of "http://host:port/path", the path, and what Host says of it."""
     url = urlsplit(base)
     if url.scheme not in ("http", "https") or url.hostname is None:
         raise ValueError(f"The address of a service is like http://host:port; got {base!r}.")
     server = Origin(url.scheme, url.hostname, url.port or (443 if url.scheme == "https" else 80))
-    return server, url.path.encode("ascii"), url.netloc.rpartition("@")[2].encode("idna")
+    return server, url.path.encode("ascii").decode(), url.netloc.rpartition("@")[2].encode("idna").decode()
 
 
 class _Call:
@@ -170,7 +165,7 @@ class _Call:
 
     def __init__(self, *, whole: bool) -> None:
         self.whole = whole
-        self.answer: Deferred[Head] = Deferred(lambda _: None)
+        self.answer: Once[Head] = Once()
         self.pieces: list[bytes] = []
         self.size = 0
         self.ended = False
@@ -184,7 +179,7 @@ class _Call:
     def head(self, head: Head) -> None:
         self._head = head
         if not self.whole:
-            self.answer.callback(head)
+            self.answer.fire(head)
 
     def chunk(self, data: bytes) -> None:
         self.size += len(data)
@@ -204,15 +199,14 @@ class _Call:
     def complete(self) -> None:
         self.ended, self.channel = True, None
         if self.whole:
-            if not self.answer.called:
-                self.answer.callback(cast(Head, self._head))
+            self.answer.fire(cast(Head, self._head))
         else:
             self._wake()
 
     def failed(self, error: Broken) -> None:
         self.ended, self.channel, self._error = True, None, error
-        if not self.answer.called:
-            self.answer.errback(error)
+        if not self.answer.done:
+            self.answer.fail(error)
         else:
             self._wake()
 
@@ -244,15 +238,3 @@ class _Call:
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             waiting.callback(None)
-
-
-def _fill(route: str, path: Mapping[str, Any]) -> str:
-    """The route with its placeholders filled, quoted as Werkzeug's converters do."""
-
-    def value(match: Any) -> str:
-        text = str(path[match["name"]])
-        if text.isascii() and text.isalnum():
-            return text
-        return quote(text, safe="/!$&'()*+,:;=@" if match["converter"] == "path" else "!$&'()*+,:;=@")
-
-    return PLACEHOLDER.sub(value, route)
