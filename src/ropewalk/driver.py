@@ -49,10 +49,7 @@ else:
 
 
 class _Here(threading.local):
-    """What this thread is in. Asked of asyncio, each would cost a system call before Python 3.12."""
-
-    run: Run[Any] | None = None  # whose step is executing
-    loops: int = 0  # that were made the running one here, within one another
+    loops = 0  # that were made the running one in this thread, within one another
 
 
 _here = _Here()
@@ -214,10 +211,10 @@ class Run(Generic[T]):
                 error = asyncio.CancelledError()
         self._waiting = None
         loop = self._loop
-        enters = _here.loops > 0 or not loop.is_running() or isinstance(loop, ReactorLoop)
+        # To ask asyncio whether it is the running one costs a system call before Python 3.12.
+        enters = _here.loops > 0 or not loop.is_running() or type(loop) is ReactorLoop
         outer_loop = _enter(loop) if enters else None
         outer_task = _swap_current_task(loop, self)
-        outer_run, _here.run = _here.run, self
         try:
             if error is None:
                 awaited = self._coroutine.send(value)
@@ -235,7 +232,6 @@ class Run(Generic[T]):
             self._suspend(awaited)
             return
         finally:
-            _here.run = outer_run
             _swap_current_task(loop, outer_task)
             if enters:
                 _leave(loop, outer_loop)
@@ -259,13 +255,11 @@ class Run(Generic[T]):
     def _suspend(self, awaited: Any) -> None:
         if self.on_wait is not None:
             self.on_wait()
-        if isinstance(awaited, Deferred):
-            awaited.addBoth(self._deferred_fired)
-            self._waiting = awaited
-            if self._must_cancel:
-                self._loop.call_soon(self._interrupt_waiting)
-        elif type(awaited) is Once:
-            awaited.run = self
+        if type(awaited) is Once or isinstance(awaited, Deferred):
+            if isinstance(awaited, Once):
+                awaited.run = self
+            else:
+                awaited.addBoth(self._deferred_fired)
             self._waiting = awaited
             if self._must_cancel:
                 self._loop.call_soon(self._interrupt_waiting)
@@ -442,8 +436,12 @@ class Driver:
 
 
 def current_run() -> Run[Any] | None:
-    """The Run whose step is executing, None outside of any."""
-    return _here.run
+    """The Run whose step is executing in this thread, None outside of any."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return None
+    return task if isinstance(task, Run) else None
 
 
 def from_asyncio(awaitable: Awaitable[T]) -> Deferred[T]:
