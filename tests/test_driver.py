@@ -19,7 +19,7 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from ropewalk.driver import Driver, ReactorLoop, Run
+from ropewalk.driver import Driver, Once, ReactorLoop, Run
 
 # -- on every reactor
 
@@ -205,3 +205,101 @@ def test_the_facts_are_told_of_runs_on_the_loop_that_the_reactor_has(clock, driv
     assert (run.get_loop(), run.get_name(), run.get_coro().__name__) == (driver.loop, "sleep", "sleep")
     clock.advance(1)
     assert run.done()
+
+
+# -- what one run waits for
+
+
+def test_what_is_there_already_is_not_waited_for(driver):
+    once = Once()
+    once.fire(7)
+
+    async def operation():
+        return await once
+
+    assert driver.start(operation()).result() == 7
+
+
+def test_a_run_goes_on_in_the_call_that_fires_what_it_waits_for(driver):
+    once = Once()
+
+    async def operation():
+        return await once + 1
+
+    run = driver.start(operation())
+    assert not run.done()
+
+    once.fire(7)
+
+    assert run.result() == 8
+
+
+def test_a_failure_is_raised_where_it_is_awaited(driver):
+    once = Once()
+
+    async def operation():
+        try:
+            await once
+        except KeyError as error:
+            return error
+
+    run = driver.start(operation())
+    error = KeyError("room")
+
+    once.fail(error)
+
+    assert run.result() is error
+
+
+def test_of_two_ends_the_first_counts(driver):
+    once = Once()
+
+    async def operation():
+        return await once
+
+    run = driver.start(operation())
+
+    once.fire(1)
+    once.fire(2)
+    once.fail(KeyError("late"))
+
+    assert run.result() == 1
+
+
+@pytest.mark.parametrize("how", ["cancel", "interrupt"])
+def test_a_run_that_is_cancelled_meets_it_where_it_waits_and_what_comes_later_is_dropped(clock, driver, how):
+    once, met = Once(), []
+
+    async def operation():
+        try:
+            await once
+        except asyncio.CancelledError:
+            met.append(clock.seconds())
+            raise
+
+    run = driver.start(operation(), lambda run: None)
+
+    getattr(run, how)()
+    assert met == ([0.0] if how == "interrupt" else [])
+    clock.advance(0)
+    once.fire(1)
+
+    assert (met, run.cancelled()) == ([0.0], True)
+
+
+def test_a_task_whose_context_is_anothers_goes_on_in_the_next_turn(clock, driver):
+    once = Once()
+
+    async def waits():
+        return await once
+
+    async def operation():
+        task = asyncio.get_running_loop().create_task(waits(), context=asyncio.current_task().get_context())
+        await asyncio.sleep(0)
+        once.fire(7)
+        return await task
+
+    run = driver.start(operation())
+    clock.pump([0] * 5)
+
+    assert run.result() == 7
