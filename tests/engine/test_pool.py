@@ -132,3 +132,52 @@ def test_a_connection_that_fails_fails_one_call_and_the_next_has_its_turn(far):
     far.accept()
 
     assert ([ConnectionRefusedError], 1) == (second, len(third))
+
+
+# -- a crowd at once
+
+
+@pytest.fixture
+def crowd(monkeypatch):
+    monkeypatch.setattr("ropewalk.engine.pool.ON_THEIR_WAY", 2)
+    far = Far()
+    far.pool = Pool(far.reactor)
+    return far
+
+
+def test_only_so_many_connections_are_on_their_way_at_one_time(crowd):
+    heard = [crowd.ask()[1] for _ in range(5)]
+
+    assert (2, [[]] * 5) == (crowd.begun, heard)
+
+
+def test_when_one_has_come_the_next_begins(crowd):
+    heard = [crowd.ask()[1] for _ in range(5)]
+
+    for _ in range(4):
+        crowd.accept()
+
+    assert (5, [0, 1, 1, 1, 1]) == (crowd.begun, sorted(map(len, heard)))
+
+
+def test_when_one_has_failed_the_next_begins(crowd):
+    _, first = crowd.ask()
+    _, second = crowd.ask()
+    _, third = crowd.ask()
+
+    crowd.refuse()
+
+    assert (3, [], [ConnectionRefusedError], []) == (crowd.begun, first, second, third)
+
+
+def test_one_that_became_free_meanwhile_is_taken_by_who_waits(crowd):
+    _, first = crowd.ask()
+    crowd.ask()
+    crowd.accept()
+    crowd.ask()
+    _, waits = crowd.ask()
+    channel = [each for each in crowd.pool._channels][0]
+
+    crowd.pool.give_back(channel)
+
+    assert ([channel], 3) == (waits, crowd.begun)

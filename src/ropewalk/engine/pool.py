@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from twisted.web.iweb import IPolicyForHTTPS
 
 LIMIT = 10_000  # connections to one server; further calls wait for one to be free
+# Of these, on their way at one time: more than its backlog the server's kernel drops, and they come a second late.
+ON_THEIR_WAY = 512
 CONNECT = 5.0  # seconds
 
 
@@ -58,6 +60,7 @@ class Pool:
         self._deadlines = Deadlines(reactor)
         self._free: dict[Origin, list[ClientChannel]] = {}
         self._open: dict[Origin, int] = {}  # how many there are, those on their way included
+        self._on_their_way: Counter[Origin] = Counter()
         self._waiting: dict[Origin, deque[_Turn]] = {}
         self._channels: dict[ClientChannel, Origin] = {}
         self._closed: Deferred[None] | None = None
@@ -73,12 +76,16 @@ class Pool:
 
     def connect(self, server: Origin) -> Deferred[ClientChannel]:
         """Fires with a connection of the caller's own; fails as endpoints do. Waits while there are `limit` of them."""
-        if self._open.get(server, 0) >= self._limit:
+        if not self._has_room(server):
             return _Turn(self._waiting.setdefault(server, deque()))
         return self._begin(server)
 
+    def _has_room(self, server: Origin) -> bool:
+        return self._open.get(server, 0) < self._limit and self._on_their_way[server] < ON_THEIR_WAY
+
     def _begin(self, server: Origin) -> Deferred[ClientChannel]:
         self._open[server] = self._open.get(server, 0) + 1
+        self._on_their_way[server] += 1
         connecting = maybeDeferred(self._connecting, server)  # an endpoint may raise: there is no way to that server
         return connecting.addCallbacks(self._connected, self._failed, (server,), errbackArgs=(server,))
 
@@ -108,14 +115,17 @@ class Pool:
 
     def _connected(self, driver: Any, server: Origin) -> ClientChannel:
         channel = cast(ClientChannel, driver.channel)
+        self._on_their_way[server] -= 1
         if channel.ended:  # before anybody had it
             self._one_less(server)
             raise ConnectionLost()
+        self._begin_waiting(server)
         self._channels[channel] = server
         self._deadlines.add(channel)
         return channel
 
     def _failed(self, failure: Any, server: Origin) -> Any:
+        self._on_their_way[server] -= 1
         self._one_less(server)
         return failure
 
@@ -148,8 +158,11 @@ class Pool:
         self._open[server] -= 1
         if not self._open[server]:
             del self._open[server]
+        self._begin_waiting(server)
+
+    def _begin_waiting(self, server: Origin) -> None:
         waiting = self._waiting.get(server)
-        if waiting:
+        if waiting and self._has_room(server):
             waiting.popleft().begin(self._begin(server))
 
 
