@@ -48,6 +48,8 @@ class Called(Protocol):
     @property
     def cancellable(self) -> bool: ...
     @property
+    def takes_stream(self) -> bool: ...  # its body comes while it runs
+    @property
     def access(self) -> str: ...  # "public" | "user" | "siblings"
     @property
     def scopes(self) -> frozenset[str]: ...

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 from msgspec import inspect as types_of
 
-from .codec.binding import JSON, Binding
+from .codec.binding import BINARY, JSON, Binding
 from .codec.parameters import parameters_of, spelt, unknown
 from .codec.pieces import decoded
 from .errors import DeclarationError, RopewalkError, Unavailable
@@ -27,7 +27,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 Access = Literal["public", "user", "siblings"]
 
 MAX_BODY = 1 << 20  # bytes, unless the operation says more: generous for JSON, small enough to hold many in memory
-BINARY = "application/octet-stream"
 _ACCESS = ("public", "user", "siblings")
 _BODYLESS = (204, 205, 304)  # RFC 9110, sections 15.3.5, 15.3.6, 15.4.5
 _OF_THE_CONNECTION = ("connection", "content-length", "date", "server", "set-cookie", "transfer-encoding")
@@ -225,6 +224,7 @@ class Operation:
         self.background = declared.background
         self.aliases = declared.aliases
         self.binding = Binding(parameters_of(function, hints, declared.route, method or "POST", where), declared.route)
+        self.takes_stream = self.binding.streams  # of bytes, its body as it comes
         self.returns, self.generates = _answer(function, hints, where)
         self.comes_to = self.returns  # what is answered in the end; differs of what is done in the background
         if declared.background:
@@ -329,6 +329,11 @@ def _check_facts(operation: Operation, where: str) -> None:
         )
     if not isinstance(operation.max_body, int) or operation.max_body < 0:
         raise DeclarationError(f"{where}: max_body is a number of bytes; got {operation.max_body!r}.")
+    if operation.takes_stream and operation.keyed:
+        raise DeclarationError(
+            f"{where}: its body is gone when it has been read, so it cannot be repeated under a key; leave "
+            "`idempotent=True` out, or make it a PUT."
+        )
     for alias in operation.aliases:
         if not (isinstance(alias, str) and _ALIAS.fullmatch(alias)):
             raise DeclarationError(f'{where}: an alias is an earlier id like "rooms.hold"; got {alias!r}.')

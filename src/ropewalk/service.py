@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from twisted.python import threadable
 from twisted.python.failure import Failure
 
+from .codec.binding import BINARY
 from .codec.parameters import spelt
 from .codec.routes import shape
 from .codec.types import given
@@ -31,7 +32,7 @@ from .durable import Saga, Scheduled, Subscription, scheduled, subscription
 from .errors import DeclarationError, NotFound, RopewalkError, Unavailable
 from .handler import Handler
 from .message import Principal, Request, Response, Stream, caller, enter, leave
-from .operation import BINARY, Access, Declaration, Operation, differences
+from .operation import Access, Declaration, Operation, differences
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _VERSION = re.compile(r"\d+\.\d+\.\d+([-+.].*)?")

@@ -176,7 +176,7 @@ def test_one_that_became_free_meanwhile_is_taken_by_who_waits(crowd):
     crowd.accept()
     crowd.ask()
     _, waits = crowd.ask()
-    channel = [each for each in crowd.pool._channels][0]
+    channel = next(iter(crowd.pool._channels))
 
     crowd.pool.give_back(channel)
 

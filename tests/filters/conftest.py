@@ -25,6 +25,7 @@ class Operation(msgspec.Struct, frozen=True):
     keyed: bool = False
     raises: tuple[type[Exception], ...] = ()
     cancellable: bool = False
+    takes_stream: bool = False
     access: str = "siblings"
     scopes: frozenset[str] = frozenset()
 

@@ -8,7 +8,7 @@ that is why a colocated call means what a remote one means. Contents, in the ord
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Union
 
 import msgspec
@@ -22,6 +22,7 @@ from .routes import Route
 from .types import Upload
 
 JSON = "application/json"
+BINARY = "application/octet-stream"
 
 
 class Parts(Struct):
@@ -34,6 +35,7 @@ class Parts(Struct):
     content_type: str = ""
     body: bytes = b""
     form: Sequence[tuple[str, str | Upload]] | None = None  # the body's fields, when somebody has read them already
+    stream: AsyncIterator[bytes] | None = None  # in place of the body, as it comes
 
 
 class Binding:
@@ -53,6 +55,7 @@ class Binding:
         self._body = next((p for p in parameters if p.source in ("body", "form")), None)
         self._members = [p for p in parameters if p.source == "member"]
         self._uploads = [p for p in parameters if p.source == "upload"]
+        self._stream = next((p.name for p in parameters if p.source == "stream"), None)
         if self._members:
             self._body_type: Any = _struct("Arguments", self._members)
         elif self._body is not None:
@@ -68,12 +71,19 @@ class Binding:
         return MULTIPART in self.content_types
 
     @property
+    def streams(self) -> bool:
+        """Whether it takes the body piece by piece, as it comes."""
+        return self._stream is not None
+
+    @property
     def content_types(self) -> tuple[str, ...]:
         """The media types of bodies it reads; empty when it reads none."""
         if self._decode_body is not None:
             return (JSON,)
         if self._uploads:
             return (MULTIPART,)
+        if self.streams:
+            return (BINARY,)  # whatever is said: it is not looked into
         return (URLENCODED, MULTIPART) if self._body is not None else ()
 
     # -- the callee's side
@@ -92,6 +102,8 @@ class Binding:
             self._decode_json(parts, arguments, wrong)
         elif self._body is not None or self._uploads:
             self._decode_form(parts, arguments, wrong)
+        elif self._stream is not None:
+            arguments[self._stream] = parts.stream
         if wrong:
             raise Unprocessable(_summary(wrong), errors=wrong)
         return arguments

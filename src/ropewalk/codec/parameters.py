@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
@@ -20,10 +20,11 @@ from ..message import Principal, Request
 from .routes import PLACEHOLDER, Route
 from .types import Cookie, Form, Header, Query, Upload, given
 
-Source = Literal["path", "query", "header", "cookie", "body", "member", "form", "upload", "given"]
+Source = Literal["path", "query", "header", "cookie", "body", "member", "form", "upload", "stream", "given"]
 
 _BODYLESS = ("GET", "HEAD", "DELETE")
 _SUPPLIED = (Principal, Context, Request)  # on every wire; what else is given only HTTP can give
+_STREAMS = (AsyncIterator[bytes], AsyncIterable[bytes])
 _MARKERS = (Header, Cookie, Query, Form)
 _NAMED = (types_of.StructType, types_of.DataclassType, types_of.TypedDictType)
 _OBJECTS = (*_NAMED, types_of.DictType)
@@ -58,7 +59,7 @@ class Parameter(Struct, frozen=True):
         """Whether no other wire can bring it."""
         if self.source == "given":
             return self.type not in _SUPPLIED
-        return self.source in ("header", "cookie", "upload") or any(f.only_http for f in self.fields)
+        return self.source in ("header", "cookie", "upload", "stream") or any(f.only_http for f in self.fields)
 
 
 def parameters_of(
@@ -92,7 +93,10 @@ def _in_path(route: str | None, where: str) -> dict[str, str]:
 
 
 def _check_bodies(parameters: Sequence[Parameter], route: str | None, method: str, where: str) -> None:
-    bodies = [p for p in parameters if p.source in ("body", "form")]
+    bodies = [p for p in parameters if p.source in ("body", "form", "stream")]
+    streams = [p for p in bodies if p.source == "stream"]
+    if streams and len(bodies) > 1:
+        raise DeclarationError(f"{where}: '{streams[0].name}' is all of the body; take the rest from the query.")
     if len(bodies) > 1:
         names = " and ".join(f"'{p.name}'" for p in bodies)
         raise DeclarationError(
@@ -101,6 +105,10 @@ def _check_bodies(parameters: Sequence[Parameter], route: str | None, method: st
         )
     uploads = [p for p in parameters if p.source == "upload"]
     for body in bodies:
+        if uploads and body.source == "stream":
+            raise DeclarationError(
+                f"{where}: a file comes with a form, and '{body.name}' is all of the body; keep one."
+            )
         if uploads and body.source == "body":
             raise DeclarationError(
                 f"{where}: a file comes with a form; say `{body.name}: Annotated[{spelt(body.type)}, Form]`."
@@ -114,9 +122,11 @@ def _check_bodies(parameters: Sequence[Parameter], route: str | None, method: st
 
 def _or_from_query(p: Parameter, where: str) -> str:
     """The other way out, for what a query can carry."""
-    kinds = list(_flat(types_of.type_info(p.type)))
     try:
-        if p.source == "upload" or not (_is_collection(kinds) or tuple(_fields(p.name, p.type, kinds, "query", where))):
+        if p.source in ("upload", "stream"):
+            return ""
+        kinds = list(_flat(types_of.type_info(p.type)))
+        if not (_is_collection(kinds) or tuple(_fields(p.name, p.type, kinds, "query", where))):
             return ""
     except DeclarationError:
         return ""
@@ -144,6 +154,8 @@ def _parameter(
     required = p.default is p.empty
     if p.default is given or _is_supplied(hint):
         return _given(p, hint, where)
+    if hint in _STREAMS:
+        return _stream(p, hint, required, markers, route, where)
     info = _info(p.name, hint, where)
     kinds = list(_flat(info))
     source, alias = _place(p.name, hint, kinds, markers, in_path, route, method)
@@ -162,6 +174,17 @@ def _parameter(
     if source == "form" or (source == "query" and _has(kinds, _STRUCTURED) and not _is_collection(kinds)):
         fields = tuple(_fields(p.name, hint, kinds, source, where))
     return Parameter(p.name, hint, source, alias, required, p.default, *_traits(info), fields)
+
+
+def _stream(
+    p: inspect.Parameter, hint: Any, required: bool, markers: Sequence[Any], route: str | None, where: str
+) -> Parameter:
+    if route is None or markers or not required:
+        raise DeclarationError(
+            f"{where}: '{p.name}: {spelt(hint)}' is the body of a request as it comes; it has no marker and no "
+            'default, and the operation has a route, `@post("/...")`.'
+        )
+    return Parameter(p.name, hint, "stream", p.name, True)
 
 
 def _given(p: inspect.Parameter, hint: Any, where: str) -> Parameter:

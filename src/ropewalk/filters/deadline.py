@@ -20,8 +20,9 @@ from ..policy.deadline import earlier
 class Deadline:
     """Fails with DeadlineExceeded at the earlier of the request's deadline and `timeout` seconds from now.
 
-    `timeout` None keeps only what came with the request; `unless_given` makes it a default instead of a limit. A call
-    that does not suspend costs no timer.
+    `timeout` None keeps only what came with the request; `unless_given` makes it a default instead of a limit, and
+    gives none to an operation whose body comes while it runs: the wire sees to it that it does come. A call that does
+    not suspend costs no timer.
     """
 
     def __init__(self, clock: IReactorTime, timeout: float | None = None, *, unless_given: bool = False) -> None:
@@ -34,7 +35,7 @@ class Deadline:
         context = request.context
         now = self._seconds()
         deadline = context.deadline
-        if deadline is None or not self._unless_given:
+        if not (self._unless_given and (deadline is not None or request.operation.takes_stream)):
             deadline = earlier(deadline, now, self._timeout)
         if deadline is None:
             return await handler(request)

@@ -24,8 +24,9 @@ from ..message import Principal, Request, Response, Stream
 from ..operation import Operation
 from ..telemetry.propagation import RAN, extract
 from .accept import accepts
+from .bodies import Body
 from .heads import headers_of
-from .server import ServiceResource, Wire, check_size, gone, parts_of, places
+from .server import ServiceResource, Wire, check_size, check_stream, gone, parts_of, places
 from .streams import Flow, content_type_of, write_pieces
 
 _OF_ANY_WIRE = (Principal, Context, Request)  # what an operation may be given without its HTTP request
@@ -55,7 +56,8 @@ class Direct:
             return None
         if wire.error_page is not None and "html" in headers.get("accept", ""):
             return None
-        return Answering(wire, operation, path, headers, exchange)
+        answering = Streaming if operation.takes_stream else Answering
+        return answering(wire, operation, path, headers, exchange)
 
 
 def _needs_no_request(operation: Operation) -> bool:
@@ -87,7 +89,7 @@ class Answering:
 
     def complete(self) -> None:
         """As Receiver."""
-        self._run = self._wire.driver.start(self._answer(), self._ended)
+        self._begin()
 
     def lost(self) -> None:
         """As Receiver. Only what may be cancelled is, and a stream, which has no other reader; the rest runs on."""
@@ -122,6 +124,9 @@ class Answering:
         raise TypeError(f"{self._operation.id}: nothing supplies a {type!r} here.")
 
     # -- the answer
+
+    def _begin(self) -> None:
+        self._run = self._wire.driver.start(self._answer(), self._ended)
 
     async def _answer(self) -> None:
         operation, wire, headers = self._operation, self._wire, self._headers
@@ -184,6 +189,41 @@ class Answering:
         said = (("content-type", problem.CONTENT_TYPE), *error.headers, *ran)
         body = msgspec.json.encode(problem.to_problem(error, redact=public))
         self._exchange.reply(error.status, _encoded(said), body)
+
+
+class Streaming(Answering):
+    """One whose operation begins with the head, and takes the body as it comes."""
+
+    __slots__ = ("_pieces",)
+
+    def __init__(
+        self, wire: Wire, operation: Operation, path: Mapping[str, Any], headers: dict[str, str], exchange: Exchange
+    ) -> None:
+        super().__init__(wire, operation, path, headers, exchange)
+        self._pieces = Body(exchange)
+        exchange.max_body = operation.max_body
+        if (exchange.length or 0) <= exchange.max_body:  # else it is refused, unasked
+            self._begin()
+
+    def chunk(self, data: bytes) -> None:
+        """As Receiver."""
+        self._pieces.add(data)
+
+    def complete(self) -> None:
+        """As Receiver."""
+        self._pieces.end()
+
+    def lost(self) -> None:
+        """As Receiver."""
+        self._pieces.fail(gone(self._operation))
+        super().lost()
+
+    async def read(self) -> Mapping[str, Any]:
+        """As Payload."""
+        check_stream(self._headers)
+        parts = parts_of(self._exchange.target, self._path, self._headers, b"", 0)
+        parts.stream = self._pieces
+        return self._operation.binding.decode(parts)
 
 
 @lru_cache(256)  # the same few, again and again

@@ -179,6 +179,8 @@ class _Writer:
         binding = operation.binding
         if not binding.content_types:
             return None
+        if binding.streams:
+            return {"content": {each: {"schema": BINARY.copy()} for each in binding.content_types}}
         parts = [p for p in binding.parameters if p.source in ("body", "form", "member", "upload")]
         whole = next((p for p in parts if p.source in ("body", "form")), None)
         named = [p for p in parts if p.source in ("member", "upload")]

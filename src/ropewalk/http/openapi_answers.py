@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_origin
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from ..codec.binding import BINARY as OCTETS
 from ..codec.pieces import EVENTS, LINES
 from ..codec.problem import CONTENT_TYPE as PROBLEM
 from ..codec.problem import to_problem
@@ -26,7 +27,6 @@ from ..errors import (
     UnsupportedMediaType,
 )
 from ..message import Response, Stream
-from ..operation import BINARY as OCTETS
 from ..operation import Operation
 from .openapi_parameters import converters, may_be_wrong, sent
 

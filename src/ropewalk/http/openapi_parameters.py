@@ -90,6 +90,8 @@ def may_be_wrong(p: Parameter, schema: Schema, converters: Mapping[str, Schema])
     """Whether what was parsed may still not fit."""
     if p.source in ("member", "form", "upload"):
         return True
+    if p.source == "stream":
+        return False
     if p.source == "body":
         return bool(schema)
     if p.source != "path":

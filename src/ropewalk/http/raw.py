@@ -36,6 +36,7 @@ class Foreign(Struct, frozen=True):
     keyed: bool = False
     raises: tuple[type[RopewalkError], ...] = ()
     cancellable: bool = True
+    takes_stream: bool = False
     scopes: frozenset[str] = frozenset()
 
 

@@ -36,6 +36,7 @@ from ..errors import (
     NotFound,
     RopewalkError,
     Unavailable,
+    UnsupportedMediaType,
 )
 from ..errors import (
     MethodNotAllowed as MethodNotAllowedProblem,
@@ -44,8 +45,9 @@ from ..handler import Handler
 from ..message import Request, Response, Stream
 from ..operation import Operation
 from ..service import Description
-from ..telemetry.propagation import RAN, extract
+from ..telemetry.propagation import KEY, RAN, extract
 from .accept import accepts
+from .bodies import pieces_of
 from .csrf import check_site, check_token
 from .error_pages import ErrorPage, write_error
 from .heads import read_cookies, read_headers, write_head, write_problem
@@ -258,15 +260,19 @@ class _HTTPPayload:
         if visit is not None and (operation.binding.reads_form or visit.has_cookie):
             check_site(request.method.decode("latin-1"), headers, visit.sessions.origins)
         body = b""
+        content = request.content
         if operation.binding.content_types:
-            content = request.content
             if content.closed:  # with its connection, while a filter waited
                 raise gone(operation)
             content.seek(0, 2)
             check_size(operation, content.tell())
             content.seek(0)
-            body = content.read()
+            if not operation.takes_stream:
+                body = content.read()
         parts = parts_of(request.uri, self._path, headers, body, operation.max_body)
+        if operation.takes_stream:
+            check_stream(headers)
+            parts.stream = pieces_of(content, gone(operation))
         if visit is not None and visit.has_cookie and operation.binding.reads_form:
             parts.form = read_form(parts.content_type, parts.body)
             check_token(visit, headers, parts.form)
@@ -293,6 +299,18 @@ def check_size(operation: Operation, size: int) -> None:
     if size > operation.max_body:
         raise ContentTooLarge(
             f"{operation.id} takes {operation.max_body} bytes, the body has {size}.", max_body=operation.max_body
+        )
+
+
+def check_stream(headers: Mapping[str, str]) -> None:
+    """Raise BadRequest or UnsupportedMediaType for what a body that is not kept cannot have."""
+    if KEY in headers:
+        raise BadRequest("This operation takes no Idempotency-Key: its body is gone once it has been read.")
+    coding = headers.get("content-encoding", "identity")
+    if coding.strip().lower() != "identity":
+        raise UnsupportedMediaType(
+            f"This body is taken as it comes, and may not be compressed; got {coding!r}.",
+            headers=[("accept-encoding", "identity")],
         )
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from ..codec.binding import BINARY as OCTETS
 from ..codec.binding import JSON
 from ..codec.forms import MULTIPART, URLENCODED
 from ..codec.pieces import EVENTS, LINES
 from ..codec.problem import CONTENT_TYPE as PROBLEM
 from ..codec.routes import PLACEHOLDER, Route, shape
-from ..operation import BINARY as OCTETS
 from ..telemetry.propagation import KEY
 from .openapi_parameters import converter_schema
 from .stub_errors import Errors
