@@ -28,8 +28,10 @@ from ropewalk import (
 )
 from ropewalk.context import Context, enter_context, leave_context
 from ropewalk.interfaces import IWallClock
-from ropewalk.store.started import nested_id
-from ropewalk.store.tables import journal, sagas
+from ropewalk.sagas.journal import Wanted
+from ropewalk.sagas.journal import look as take
+from ropewalk.store.started import add, named, nested_id
+from ropewalk.store.tables import journal, members, sagas
 from ropewalk.testing import World, crash_points
 from ropewalk.testing.points import points
 
@@ -292,6 +294,10 @@ def on_desk(world: World) -> list[str]:
 
 def state_of(world: World, id: str) -> str:
     return world.run(world.client(Desk).state(id))[0]
+
+
+def row_of(world: World, id: str) -> sa.Row[Any]:
+    return world.database("desk").peek(lambda tx: tx.execute(sa.select(sagas).where(sagas.c.id == id)).one())
 
 
 def everybody_restarts(world: World) -> None:
@@ -652,6 +658,45 @@ def test_one_that_stood_still_and_was_taken_for_dead_writes_no_more(world, desk_
     world.advance(20)
 
     assert sorted(f"s{number} {half}" for number in range(6) for half in (1, 2)) == on_shelf(world)
+
+
+def test_a_look_that_comes_to_be_after_a_later_one_leaves_no_saga_to_nobody(world, desk_, monkeypatch):
+    world.run(desk_.begin("both", "first", id="first"))
+    world.crash("desk/2")
+    world.advance(10)
+    # Who asked has given it up, but what a machine without power was sent arrives when it is back, in any order.
+    world.link("desk/1", "desk/database", latency=(20.0, 20.0))
+    world.advance(12)  # two looks are on their way, and given up
+    world.link("desk/1", "desk/database", latency=(0.001, 0.002))
+    monkeypatch.setattr(Shelf, "broken", "a")
+    world.database("desk").peek(lambda tx: add(tx, named("desk.both", b'{"text": "a"}', "a")))
+    world.until(lambda: row_of(world, "a").epoch == 1, timeout=10)
+
+    world.until(lambda: row_of(world, "a").epoch == 2, timeout=30)  # by one of those, of which nobody hears
+    monkeypatch.setattr(Shelf, "broken", "nothing")
+    world.advance(30)
+
+    assert ["a 1", "a 2", "first 1", "first 2"] == on_shelf(world)
+    assert "completed" == row_of(world, "a").state
+
+
+def test_what_a_process_owns_and_does_not_run_it_takes_up_within_seconds(world, desk_):
+    world.run(desk_.begin("both", "first", id="first"))
+    world.crash("desk/2")
+    world.advance(10)
+
+    def begin(tx: Transaction) -> None:
+        """A saga is started, and the next moment a look comes to be that was given up."""
+        add(tx, named("desk.both", b'{"text": "a"}', "a"))
+        owner = tx.execute(sa.select(members.c.id)).scalar_one()
+        [look] = take(tx, [Wanted(owner, (), (), 0, 1)])
+        assert ["a"] == [claim.id for claim in look.claims]
+
+    world.database("desk").peek(begin)
+    world.advance(10)
+
+    assert ["a 1", "a 2", "first 1", "first 2"] == on_shelf(world)
+    assert "completed" == row_of(world, "a").state
 
 
 def test_what_ended_long_ago_is_forgotten_and_what_is_parked_stays(world, desk_, flush_logged_errors):

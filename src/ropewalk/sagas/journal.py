@@ -107,7 +107,8 @@ class Wanted(Struct, frozen=True):
     """What a runner asks for: up to `limit` sagas that are to go on and that nobody runs, the oldest first.
 
     `idle`: of those that it runs, the ones that wait for a signal. `lost`: what it owns though it does not run it, it
-    took in a look whose answer was lost, and is to have again; `running`: what it does run.
+    took in a look whose answer was lost, or that came to be after a later one, and is to have again; `running`: what it
+    does run.
     """
 
     owner: str

@@ -81,7 +81,7 @@ class Runner:
         self._running: dict[str, _Running] = {}
         self._aside: dict[Deferred[Any], None] = {}  # what is done beside them
         self._stopping = False
-        self._lost = False  # whether the answer to a look was
+        self._seen_until = 0.0  # until when no look need ask for what is owned and not run; clock.seconds()
         self.started: Counter[str] = Counter()  # by what they are called: taken up for the first time, here
         self.ended: Counter[tuple[str, str]] = Counter()  # likewise, and the state; "parked" is one
         self._steps: Counter[tuple[str, str, str]] = Counter()  # of those that are not running
@@ -184,14 +184,17 @@ class Runner:
 
     async def _look(self) -> float | None:
         """Take what is to be done; how long to wait until the next look."""
-        now_ms = int(self._database.now() * 1000)
+        now, now_ms = self._clock.seconds(), int(self._database.now() * 1000)
         flows = {id: mine.flow for id, mine in self._running.items() if mine.flow is not None}
         idle = [id for id, flow in flows.items() if flow.idle]
         free = AT_ONCE - len(self._running)
-        wanted = Wanted(self._me, list(self._running), idle, now_ms, free, self._lost)
-        self._lost = True
+        # A look that was given up may yet come to be, even after later ones, and nobody hears what it takes. How late,
+        # nobody knows: so that is asked for now and again, and at once when the last answer was lost.
+        seen_until, self._seen_until = self._seen_until, 0.0
+        lost = now >= seen_until
+        wanted = Wanted(self._me, list(self._running), idle, now_ms, free, lost)
         look: journal.Look = await self._database.batched(journal.look, wanted)
-        self._lost = False
+        self._seen_until = now + LOOKS if lost else seen_until
         for id, flow in flows.items():
             if id in self._running:
                 flow.told(look.signals.get(id) if id in idle else None, id in look.cancelled)
