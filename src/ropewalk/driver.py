@@ -435,10 +435,13 @@ class Driver:
         return deferred
 
 
-def current_run() -> Run[Any] | None:
-    """The Run whose step is executing in this thread, None outside of any."""
+def current_run(loop: asyncio.AbstractEventLoop | None = None) -> Run[Any] | None:
+    """The Run whose step is executing in this thread, None outside of any.
+
+    `loop` is which that will be on: who does not say it pays a system call before Python 3.12.
+    """
     try:
-        task = asyncio.current_task()
+        task = asyncio.current_task(loop)
     except RuntimeError:
         return None
     return task if isinstance(task, Run) else None

@@ -45,13 +45,15 @@ class Deadline:
             raise late
         if deadline != context.deadline:
             request = replace(request, context=replace(context, deadline=deadline))
-        run = current_run()
-        if run is None:
-            raise RuntimeError("Deadline needs the framework's driver: start the call with Driver.run().")
-        if self._alarms is None or self._alarms.loop is not run.get_loop():
-            self._alarms = Alarms(run.get_loop())
+        alarms = self._alarms
+        run = current_run(alarms.loop) if alarms is not None else None
+        if alarms is None or run is None:  # the first call, or the first on another loop
+            run = current_run()
+            if run is None:
+                raise RuntimeError("Deadline needs the framework's driver: start the call with Driver.run().")
+            alarms = self._alarms = Alarms(run.get_loop())
         asked, outer = run.cancelling(), run.on_wait
-        expiry = run.on_wait = _Expiry(run, deadline, self._seconds, self._alarms)
+        expiry = run.on_wait = _Expiry(run, deadline, self._seconds, alarms)
         try:
             response = await handler(request)
         except asyncio.CancelledError:
