@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -74,14 +75,25 @@ class Figure(NamedTuple):
 class Server:
     """A server in a process of its own, pinned to a core, that stands still unless it is awake."""
 
-    def __init__(self, peer: Peer, claim: str, core: int, folder: Path, upstream: int = 0) -> None:
-        self.name = peer.name
+    @classmethod
+    def of(cls, peer: Peer, claim: str, core: int, folder: Path, upstream: int = 0) -> Server:
+        """The peer's that the claim is about."""
+        return cls(
+            peer.name,
+            f"{claim}-{peer.name}",
+            str(core),
+            folder,
+            lambda port: _command(peer, claim, port, upstream, folder),
+        )
+
+    def __init__(self, name: str, log: str, cores: str, folder: Path, command: Callable[[int], list[str]]) -> None:
+        """`log`: the file for its errors, without its suffix; `cores` as taskset has them; `command` by the port."""
+        self.name = name
         self.port = _free_port()
-        self._errors = folder / f"{claim}-{peer.name}.log"
-        command = _command(peer, claim, self.port, upstream, folder)
+        self._errors = folder / f"{log}.log"
         with self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
-                ["taskset", "-c", str(core), *command],
+                ["taskset", "-c", cores, *command(self.port)],
                 cwd=folder,
                 env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
                 stdin=subprocess.DEVNULL,
@@ -138,9 +150,13 @@ def _command(peer: Peer, claim: str, port: int, upstream: int, folder: Path) -> 
     if claim == "gateway":
         target = ["gateway.toml", "--process=front"]
         (folder / target[0]).write_text(GATEWAY_SYSTEM.format(upstream=upstream), "utf-8")
-    twistd = "from twisted.scripts.twistd import run; run()"
-    command = [sys.executable, "-c", twistd, "-n", "--pidfile=", "ropewalk", *target]
-    return [*command, f"--port={port}", f"--data={folder / f'{claim}-data'}"]
+    return twistd([*target, f"--port={port}", f"--data={folder / f'{claim}-data'}"])
+
+
+def twistd(arguments: list[str]) -> list[str]:
+    """The command of `twistd -n ropewalk`."""
+    run = "from twisted.scripts.twistd import run; run()"
+    return [sys.executable, "-c", run, "-n", "--pidfile=", "ropewalk", *arguments]
 
 
 def asked(server: Server, claim: str, seconds: int, core: int, folder: Path) -> Figure:

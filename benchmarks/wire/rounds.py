@@ -97,7 +97,7 @@ class Stage:
             return asked(server, claim, seconds, self._cores.load, self._folder)
 
     def _begun(self, peer: Peer, claim: str, core: int, stack: ExitStack) -> Server:
-        server = Server(peer, claim, core, self._folder, self._upstream.port if peer is not CEILING else 0)
+        server = Server.of(peer, claim, core, self._folder, self._upstream.port if peer is not CEILING else 0)
         stack.callback(server.end)
         server.wait_until_it_serves()
         server.halt()
