@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.wire.peers import SERVERS
 from benchmarks.wire.processes import Cores, Server, asked, twistd
-from benchmarks.wire.work import CONNECTIONS, ROOM_PATH
+from benchmarks.wire.work import CONNECTIONS, ROOM_PATH, check
 
 SERVICE = """
 import time
@@ -109,6 +109,7 @@ def half(rounds: int, seconds: int, cores: Cores, stack: ExitStack, folder: Path
         server = servers[peer.name] = Server.of(peer, "get", cores.measured, folder)
         stack.callback(server.end)
         server.wait_until_it_serves()
+        check(server.port, "get")  # of workers the socket is there before they are
         server.halt()
     servers["ropewalk"].wake()
     rate = statistics.median(asked(servers["ropewalk"], "get", 2, cores.load, folder).per_second for _ in range(3)) / 2
@@ -137,6 +138,7 @@ def workers(rounds: int, seconds: int, cores: Cores, stack: ExitStack, folder: P
         )
         stack.callback(server.end)
         server.wait_until_it_serves()
+        check(server.port, "get")  # of workers the socket is there before they are
         server.halt()
     found: dict[int, list[float]] = {count: [] for count in servers}
     for _ in range(rounds):
