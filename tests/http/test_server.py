@@ -52,7 +52,7 @@ from ropewalk import (
 from ropewalk.errors import DeclarationError
 from ropewalk.filters.authenticate import Authenticate
 from ropewalk.http.raw import serve
-from ropewalk.http.server import _HTTPPayload
+from ropewalk.http.server import _Exchange
 from ropewalk.http.site import Site
 from ropewalk.service import describe
 
@@ -792,11 +792,14 @@ async def test_requests_in_a_row_on_one_connection_are_answered_in_order(running
 
 
 def test_what_was_sent_by_a_client_that_is_gone_cannot_be_read_and_did_not_run():
-    request = SimpleNamespace(content=BytesIO(b'{"hotel": "Ritz"}'), method=b"POST", uri=b"/rooms")
+    request = SimpleNamespace(
+        content=BytesIO(b'{"hotel": "Ritz"}'), method=b"POST", uri=b"/rooms", requestHeaders=Headers()
+    )
+    wire = SimpleNamespace(public=False, sessions=None)
     request.content.close()  # as Twisted does with its connection
     operation = describe(Hotels).operations["hold"]
 
     with pytest.raises(Unavailable, match="the client is gone") as raised:
-        _HTTPPayload(request, operation, {}, {}).read().send(None)
+        _Exchange(wire, operation, request, {}).read().send(None)
 
     assert "no" == raised.value.ran

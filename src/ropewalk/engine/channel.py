@@ -201,12 +201,12 @@ class Channel:
             self._reading, self._read = self._read, None
             return
         parser = self._parser
-        version, method = parser.get_http_version(), parser.get_method()
-        length, expects = examine(version, method, self._url, fields)
+        version, method, url = parser.get_http_version(), parser.get_method(), self._url
+        length, expects = examine(version, method, url, fields)
         # A handshake has no body: what stands in its place would be the other protocol's, or be taken for a request.
         upgrades = length == 0 and version == "1.1" and parser.should_upgrade() and _may(method, fields)
         exchange = Exchange(
-            self, method, origin_form(self._url), version, fields, length, self.server.limits.body,
+            self, method, origin_form(url), version, fields, length, self.server.limits.body,
             expects=expects, keeps=parser.should_keep_alive(), upgrades=upgrades,
         )  # fmt: skip
         if self.proxy is not None:
@@ -272,7 +272,8 @@ class Channel:
         """Its reply is complete."""
         self._current = exchange.receiver = None  # they know each other: else a collector would have to part them
         self._used = True
-        self.release("body")
+        if self._holds:
+            self.release("body")
         if exchange.closes:
             self._close(linger=not exchange.complete or self._surplus or bool(self._queue))
             return
@@ -433,7 +434,7 @@ class Channel:
         if self._protocol is not None:
             self._hand_over()
             return
-        if not self._queue:
+        if self._holds and not self._queue:
             self.release("queue")
         if self._current is not None or self._queue or self._end is not None:
             return

@@ -6,7 +6,6 @@ takes the way over Klein, as everything does on a stock Site. Both ways end in t
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -19,15 +18,16 @@ from ..context import Context
 from ..driver import Run
 from ..engine.exchange import Exchange
 from ..engine.router import Router
-from ..errors import NotAcceptable, RopewalkError
+from ..errors import RopewalkError
 from ..message import Principal, Request, Response, Stream
 from ..operation import Operation
-from ..telemetry.propagation import RAN, extract
-from .accept import accepts
+from ..telemetry.propagation import RAN
+from .answer import Answer
 from .bodies import Body
 from .heads import headers_of
-from .server import ServiceResource, Wire, check_size, check_stream, gone, parts_of, places
+from .server import ServiceResource, places
 from .streams import Flow, content_type_of, write_pieces
+from .wire import Wire, check_size, check_stream, gone, parts_of
 
 _OF_ANY_WIRE = (Principal, Context, Request)  # what an operation may be given without its HTTP request
 _log = Logger("ropewalk.http")
@@ -64,21 +64,17 @@ def _needs_no_request(operation: Operation) -> bool:
     return all(kind in _OF_ANY_WIRE for kind in operation.binding.given.values())
 
 
-class Answering:
-    """One exchange of one operation: the exchange's Receiver, and the payload of its Request."""
+class Answering(Answer):
+    """One exchange of one operation: the exchange's Receiver."""
 
-    __slots__ = ("_body", "_exchange", "_flow", "_headers", "_operation", "_path", "_run", "_wire")
+    __slots__ = ("_body", "_exchange", "_flow")
 
     def __init__(
         self, wire: Wire, operation: Operation, path: Mapping[str, Any], headers: dict[str, str], exchange: Exchange
     ) -> None:
-        self._wire = wire
-        self._operation = operation
-        self._path = path
-        self._headers = headers
+        super().__init__(wire, operation, path, headers)
         self._exchange = exchange
         self._body: list[bytes] = []
-        self._run: Run[None] | None = None
         self._flow: Flow | None = None  # of a stream
 
     # -- the exchange's receiver
@@ -89,14 +85,14 @@ class Answering:
 
     def complete(self) -> None:
         """As Receiver."""
-        self._begin()
+        self.begin()
 
     def lost(self) -> None:
         """As Receiver. Only what may be cancelled is, and a stream, which has no other reader; the rest runs on."""
         if self._flow is not None:
             self._flow.stopProducing()
-        if self._run is not None and (self._operation.cancellable or self._flow is not None):
-            self._run.interrupt()
+        if self.run is not None and (self.operation.cancellable or self._flow is not None):
+            self.run.interrupt()
 
     def pause(self) -> None:
         """As Receiver."""
@@ -113,56 +109,27 @@ class Answering:
     async def read(self) -> Mapping[str, Any]:
         """As Payload."""
         if self._exchange.gone:
-            raise gone(self._operation)
+            raise gone(self.operation)
         body = b"".join(self._body) if self._body else b""
-        check_size(self._operation, len(body))
-        parts = parts_of(self._exchange.target, self._path, self._headers, body, self._operation.max_body)
-        return self._operation.binding.decode(parts)
+        check_size(self.operation, len(body))
+        parts = parts_of(self._exchange.target, self.path, self.headers, body, self.operation.max_body)
+        return self.operation.binding.decode(parts)
 
-    def supply(self, type: Any) -> Any:
-        """As Payload."""
-        raise TypeError(f"{self._operation.id}: nothing supplies a {type!r} here.")
+    # -- the reply
 
-    # -- the answer
+    def reply(self, response: Response, headers: tuple[tuple[str, str], ...], body: bytes) -> None:
+        """As Answer."""
+        if response.cookies:
+            headers = (*headers, *(("set-cookie", cookie) for cookie in response.cookies))
+        self._exchange.reply(response.status, _encoded(headers), body)
 
-    def _begin(self) -> None:
-        self._run = self._wire.driver.start(self._answer(), self._ended)
-
-    async def _answer(self) -> None:
-        operation, wire, headers = self._operation, self._wire, self._headers
-        try:
-            if "accept" in headers and not (
-                operation.accepts_any or accepts(headers["accept"], operation.content_type)
-            ):
-                raise NotAcceptable(f"This operation answers {operation.content_type}.")
-            context = extract(headers, wire.seconds(), wire.description.name, operation.id, trusted=not wire.public)
-            response = await wire.handler(Request(operation, self, context, metadata=headers))
-        except RopewalkError as error:
-            self._refuse(error)
-            return
-        except asyncio.CancelledError:
-            raise
-        except Exception:  # logged with its traceback by `Observe`, which knows the operation
-            self._refuse(RopewalkError())
-            return
-        if isinstance(response.body, Stream):
-            await self._stream(response, response.body)
-            return
-        try:
-            said, body = operation.sent(response)
-            if response.cookies:
-                said = (*said, *(("set-cookie", cookie) for cookie in response.cookies))
-            self._exchange.reply(response.status, _encoded(said), body)
-        except Exception:
-            _log.failure("{operation} answered what cannot be sent", operation=operation.id)
-            self._refuse(RopewalkError())
-
-    async def _stream(self, response: Response, stream: Stream) -> None:
+    async def stream(self, response: Response, stream: Stream) -> None:
+        """As Answer."""
         exchange = self._exchange
         self._flow = flow = Flow()
         fields = [*response.headers, *(("set-cookie", cookie) for cookie in response.cookies)]
         said = {name.lower(): value for name, value in fields}
-        kind = content_type_of(stream, self._headers.get("accept"))
+        kind = content_type_of(stream, self.headers.get("accept"))
         if "content-type" not in said:
             fields.append(("content-type", kind))
         exchange.start(response.status, _encoded(tuple(fields)))
@@ -171,24 +138,26 @@ class Answering:
         try:
             await write_pieces(stream, kind, flow, exchange.write)
         except Exception:
-            _log.failure("{operation} failed in the middle of its stream", operation=self._operation.id)
+            _log.failure("{operation} failed in the middle of its stream", operation=self.operation.id)
             exchange.close()  # what was sent arrives, and what would end it does not
         else:
             exchange.end()
 
-    def _ended(self, run: Run[None]) -> None:
+    def refuse(self, error: RopewalkError) -> None:
+        """As Answer."""
+        public = self.wire.public
+        ran = () if public else ((RAN, error.ran),)
+        said = (("content-type", problem.CONTENT_TYPE), *error.headers, *ran)
+        body = msgspec.json.encode(problem.to_problem(error, redact=public))
+        self._exchange.reply(error.status, _encoded(said), body)
+
+    def ended(self, run: Run[None]) -> None:
+        """As Answer."""
         if run.failed:
             if run.cancelled():
                 self._exchange.abort()
             else:
                 run.result()  # raises what is left to raise
-
-    def _refuse(self, error: RopewalkError) -> None:
-        public = self._wire.public
-        ran = () if public else ((RAN, error.ran),)
-        said = (("content-type", problem.CONTENT_TYPE), *error.headers, *ran)
-        body = msgspec.json.encode(problem.to_problem(error, redact=public))
-        self._exchange.reply(error.status, _encoded(said), body)
 
 
 class Streaming(Answering):
@@ -203,7 +172,7 @@ class Streaming(Answering):
         self._pieces = Body(exchange)
         exchange.max_body = operation.max_body
         if (exchange.length or 0) <= exchange.max_body:  # else it is refused, unasked
-            self._begin()
+            self.begin()
 
     def chunk(self, data: bytes) -> None:
         """As Receiver."""
@@ -215,15 +184,15 @@ class Streaming(Answering):
 
     def lost(self) -> None:
         """As Receiver."""
-        self._pieces.fail(gone(self._operation))
+        self._pieces.fail(gone(self.operation))
         super().lost()
 
     async def read(self) -> Mapping[str, Any]:
         """As Payload."""
-        check_stream(self._headers)
-        parts = parts_of(self._exchange.target, self._path, self._headers, b"", 0)
+        check_stream(self.headers)
+        parts = parts_of(self._exchange.target, self.path, self.headers, b"", 0)
         parts.stream = self._pieces
-        return self._operation.binding.decode(parts)
+        return self.operation.binding.decode(parts)
 
 
 @lru_cache(256)  # the same few, again and again

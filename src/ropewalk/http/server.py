@@ -7,7 +7,6 @@ own `app`, if it has one. Every error is a problem document.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -25,63 +24,23 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.exceptions import NotFound as NoRoute
 from werkzeug.routing import RequestRedirect
 
-from ..codec.binding import Parts
-from ..codec.coding import plain
-from ..codec.forms import read_form, read_query
-from ..driver import Driver, Run
-from ..errors import (
-    BadRequest,
-    ContentTooLarge,
-    NotAcceptable,
-    NotFound,
-    RopewalkError,
-    Unavailable,
-    UnsupportedMediaType,
-)
-from ..errors import (
-    MethodNotAllowed as MethodNotAllowedProblem,
-)
-from ..handler import Handler
-from ..message import Request, Response, Stream
+from ..codec.forms import read_form
+from ..driver import Run
+from ..errors import BadRequest, NotFound, RopewalkError
+from ..errors import MethodNotAllowed as MethodNotAllowedProblem
+from ..message import Response, Stream
 from ..operation import Operation
-from ..service import Description
-from ..telemetry.propagation import KEY, RAN, extract
-from .accept import accepts
+from ..telemetry.propagation import RAN
+from .answer import Answer
 from .bodies import pieces_of
 from .csrf import check_site, check_token
-from .error_pages import ErrorPage, write_error
-from .heads import read_cookies, read_headers, write_head, write_problem
-from .sessions import Sessions, write_session
+from .error_pages import write_error
+from .heads import read_headers, write_head, write_problem
+from .sessions import write_session
 from .streams import send_stream
+from .wire import Wire, check_size, check_stream, gone, parts_of
 
 _log = Logger("ropewalk.http")
-
-
-class Wire:
-    """What every request of one listener needs to become a Request: the service's handler and who is trusted."""
-
-    def __init__(
-        self,
-        handler: Handler,
-        description: Description,
-        driver: Driver,
-        seconds: Callable[[], float],
-        *,
-        public: bool,
-        sessions: Sessions | None = None,
-        error_page: ErrorPage | None = None,
-    ) -> None:
-        self.handler = handler
-        self.description = description
-        self.driver = driver
-        self.seconds = seconds
-        self.public = public
-        self.sessions = sessions
-        self.error_page = error_page
-
-    def serves(self, operation: Operation) -> bool:
-        """Whether this listener knows the operation: a public one has only what is declared for the outside."""
-        return not self.public or (operation.route is not None and operation.access != "siblings")
 
 
 Behind = Callable[[IResource, str], IResource]
@@ -124,7 +83,7 @@ def places(wire: Wire) -> Iterator[tuple[str, str, str, Operation]]:
 
 def _route(app: Klein, wire: Wire, endpoint: str, route: str, method: str, operation: Operation) -> None:
     def answer(request: Any, **path: Any) -> Deferred[Any]:
-        return _Exchange(wire, operation, request, path).begin()
+        return _Exchange(wire, operation, request, path).answered()
 
     answer.__name__ = operation.name
     app.route(route, methods=[method], endpoint=endpoint)(answer)
@@ -164,32 +123,33 @@ class ServiceResource(KleinResource):
         return super().render(request)
 
 
-class _Exchange:
-    """One HTTP request and its reply."""
+class _Exchange(Answer):
+    """That of a `twisted.web` request: Klein's way."""
 
-    __slots__ = ("_deferred", "_operation", "_path", "_request", "_run", "_streaming", "_wire")
+    __slots__ = ("_body", "_deferred", "_request", "_streaming")
 
     def __init__(self, wire: Wire, operation: Operation, request: Any, path: Mapping[str, Any]) -> None:
-        self._wire = wire
-        self._operation = operation
+        super().__init__(wire, operation, path, read_headers(request, keep_own=not wire.public))
         self._request = request
-        self._path = path
-        self._run: Run[bytes | None] | None = None
         self._streaming = False
+        self._body: bytes | None = None  # which Klein writes; None: a stream has been
         self._deferred: Deferred[Any] = Deferred(self._lost)
+        if wire.sessions is not None:
+            request.ropewalk_visit = wire.sessions.visit(self.headers.get("cookie"))
 
-    def begin(self) -> Deferred[Any]:
+    def answered(self) -> Deferred[Any]:
         """Start answering; fires with the body's bytes, or None when a stream has been written."""
-        self._run = self._wire.driver.start(self._answer(), self._ended)
+        self.begin()
         return self._deferred
 
     def _lost(self, _: Deferred[Any]) -> None:
         # Klein cancels when the client is gone. Only what may be cancelled is, and a stream, which has no other reader;
         # the rest runs to its deadline.
-        if (self._operation.cancellable or self._streaming) and self._run is not None:
-            self._run.interrupt()
+        if (self.operation.cancellable or self._streaming) and self.run is not None:
+            self.run.interrupt()
 
-    def _ended(self, run: Run[bytes | None]) -> None:
+    def ended(self, run: Run[None]) -> None:
+        """As Answer."""
         if self._deferred.called:  # the client is gone, and what the answer was is already in the log
             if not run.cancelled():
                 run.exception()
@@ -201,61 +161,40 @@ class _Exchange:
         if error is not None:
             self._deferred.errback(Failure(error, type(error), error.__traceback__))
         else:
-            self._deferred.callback(run.result())
+            self._deferred.callback(self._body)
 
-    async def _answer(self) -> bytes | None:
-        request, operation, wire = self._request, self._operation, self._wire
+    def reply(self, response: Response, headers: tuple[tuple[str, str], ...], body: bytes) -> None:
+        """As Answer."""
+        request = self._request
+        write_session(request)
+        request.responseHeaders.removeHeader(b"content-type")
+        write_head(request, Response(None, response.status, headers, response.cookies))
+        if response.status not in (204, 304):
+            request.setHeader(b"content-length", b"%d" % len(body))
+        self._body = body
+
+    async def stream(self, response: Response, stream: Stream) -> None:
+        """As Answer."""
         try:
-            headers = read_headers(request, keep_own=not wire.public)
-            if wire.sessions is not None:
-                request.ropewalk_visit = wire.sessions.visit(headers.get("cookie"))
-            if not operation.accepts_any and not accepts(headers.get("accept"), operation.content_type):
-                raise NotAcceptable(f"This operation answers {operation.content_type}.")
-            response = await wire.handler(
-                Request(
-                    operation,
-                    _HTTPPayload(request, operation, self._path, headers),
-                    extract(headers, wire.seconds(), wire.description.name, operation.id, trusted=not wire.public),
-                    metadata=headers,
-                )
-            )
-            write_session(request)
+            write_session(self._request)
         except RopewalkError as error:
-            return self._refuse(error)
-        except asyncio.CancelledError:
-            raise
-        except Exception:  # logged with its traceback by `Observe`, which knows the operation
-            return self._refuse(RopewalkError())
-        if isinstance(response.body, Stream):
-            self._streaming = True
-            write_head(request, response)
-            await send_stream(request, response.body, headers.get("accept"), operation.id)
-            return None
-        try:
-            return write_response(request, response, operation)
-        except Exception:
-            _log.failure("{operation} answered what cannot be sent", operation=operation.id)
-            return self._refuse(RopewalkError())
+            self.refuse(error)
+            return
+        self._streaming = True
+        write_head(self._request, response)
+        await send_stream(self._request, stream, self.headers.get("accept"), self.operation.id)
 
-    def _refuse(self, error: RopewalkError) -> bytes:
-        if not self._wire.public:
+    def refuse(self, error: RopewalkError) -> None:
+        """As Answer."""
+        if not self.wire.public:
             self._request.setHeader(RAN.encode(), error.ran.encode())
-        return write_error(self._request, error, self._wire.error_page, redact=self._wire.public)
+        self._body = write_error(self._request, error, self.wire.error_page, redact=self.wire.public)
 
-
-class _HTTPPayload:
-    """The arguments of an operation, still in an HTTP request."""
-
-    __slots__ = ("_headers", "_operation", "_path", "_request")
-
-    def __init__(self, request: Any, operation: Operation, path: Mapping[str, Any], headers: Mapping[str, str]) -> None:
-        self._request = request
-        self._operation = operation
-        self._path = path
-        self._headers = headers
+    # -- the request's payload
 
     async def read(self) -> Mapping[str, Any]:
-        request, operation, headers = self._request, self._operation, self._headers
+        """As Payload."""
+        request, operation, headers = self._request, self.operation, self.headers
         visit = getattr(request, "ropewalk_visit", None)
         if visit is not None and (operation.binding.reads_form or visit.has_cookie):
             check_site(request.method.decode("latin-1"), headers, visit.sessions.origins)
@@ -269,7 +208,7 @@ class _HTTPPayload:
             content.seek(0)
             if not operation.takes_stream:
                 body = content.read()
-        parts = parts_of(request.uri, self._path, headers, body, operation.max_body)
+        parts = parts_of(request.uri, self.path, headers, body, operation.max_body)
         if operation.takes_stream:
             check_stream(headers)
             parts.stream = pieces_of(content, gone(operation))
@@ -279,65 +218,11 @@ class _HTTPPayload:
         return operation.binding.decode(parts)
 
     def supply(self, type: Any) -> Any:
+        """As Payload."""
         if type is IRequest:
             return self._request
         source = getattr(type, "of_request", None)
-        if source is None:
-            raise TypeError(f"{self._operation.id}: nothing supplies a {type!r} here.")
-        return source(self._request)
-
-
-def gone(operation: Operation) -> Unavailable:
-    """What becomes of a request whose client has left before it was read."""
-    error = Unavailable(f"{operation.id}: the client is gone, and what it sent with it.")
-    error.ran = "no"
-    return error
-
-
-def check_size(operation: Operation, size: int) -> None:
-    """Raise ContentTooLarge for a body of more bytes than the operation takes."""
-    if size > operation.max_body:
-        raise ContentTooLarge(
-            f"{operation.id} takes {operation.max_body} bytes, the body has {size}.", max_body=operation.max_body
-        )
-
-
-def check_stream(headers: Mapping[str, str]) -> None:
-    """Raise BadRequest or UnsupportedMediaType for what a body that is not kept cannot have."""
-    if KEY in headers:
-        raise BadRequest("This operation takes no Idempotency-Key: its body is gone once it has been read.")
-    coding = headers.get("content-encoding", "identity")
-    if coding.strip().lower() != "identity":
-        raise UnsupportedMediaType(
-            f"This body is taken as it comes, and may not be compressed; got {coding!r}.",
-            headers=[("accept-encoding", "identity")],
-        )
-
-
-def parts_of(target: bytes, path: Mapping[str, Any], headers: Mapping[str, str], body: bytes, max_body: int) -> Parts:
-    """What of a request its arguments are decoded from.
-
-    Raises BadRequest for a query that is not UTF-8, and what `coding.plain` raises for a body that was compressed.
-    """
-    if body and "content-encoding" in headers:
-        body = plain(body, headers["content-encoding"], max_body)
-    _, _, query = target.partition(b"?")
-    try:
-        pairs = read_query(query.decode("utf-8")) if query else ()
-    except UnicodeDecodeError as error:
-        raise BadRequest("The query is not UTF-8.") from error
-    cookies = read_cookies(headers["cookie"]) if "cookie" in headers else {}
-    return Parts(path, pairs, headers, cookies, headers.get("content-type", ""), body)
-
-
-def write_response(request: Any, response: Response, operation: Operation) -> bytes:
-    """Write the head; the body's bytes, which Klein writes."""
-    headers, body = operation.sent(response)
-    request.responseHeaders.removeHeader(b"content-type")
-    write_head(request, Response(None, response.status, headers, response.cookies))
-    if response.status not in (204, 304):
-        request.setHeader(b"content-length", b"%d" % len(body))
-    return body
+        return source(self._request) if source is not None else super().supply(type)
 
 
 def _refused(wire: Wire, request: Any, failure: Failure, own: Klein | None, resource: IResource | None) -> Any:

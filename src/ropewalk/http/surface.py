@@ -20,8 +20,9 @@ from .cors import CORS, AllowOrigins
 from .docs import documented
 from .mounts import Mounts
 from .raw import Behind, Foreign
-from .server import ServiceResource, Wire, application, mount
+from .server import ServiceResource, application, mount
 from .sessions import Sessions
+from .wire import Wire
 
 
 def surface(
