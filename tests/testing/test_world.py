@@ -1373,7 +1373,7 @@ def test_an_error_that_is_told_as_another_is_found(either, front, monkeypatch, o
 
 
 def test_what_may_not_be_cancelled_and_is_is_found(monkeypatch):
-    monkeypatch.setattr("ropewalk.http.direct.Answering.lost", lambda self: self._run.interrupt())
+    monkeypatch.setattr("ropewalk.http.direct.Answering.lost", lambda self: self.run.interrupt())
     with World([Bell, Desk], seed=4) as world:
         found = abandoned(world, world.client(Desk).do(5.0))
         safe = abandoned(world, world.client(Desk).look(5.0))
