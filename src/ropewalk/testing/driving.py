@@ -217,12 +217,12 @@ class Driven:
             self.timeline.postpone(timer)
             host.backlog.append(timer)
             return True
-        function = timer.function
+        function, args, kwargs = timer.take()
         self.log.turn(self.timeline.now, host.index, getattr(function, "__qualname__", type(function).__name__))
         self.current = owner if owner is not host else host.reactor
         try:
             # A copy: what a turn sets is gone with it, and in a turn a test may drive the world on.
-            self._context.copy().run(function, *timer.args, **timer.kwargs)
+            self._context.copy().run(function, *args, **kwargs)
         except Stopped:
             pass
         except Exception:
