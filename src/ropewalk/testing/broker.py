@@ -341,6 +341,7 @@ class _Inline(Database):
     def __init__(self, files: DatabaseHost, world: Any) -> None:
         self.name = NAME
         self._files = files
+        self._files.open(metadata)
         self.now = partial(world.wall, files.host)
         self._heard = []
 
@@ -348,7 +349,7 @@ class _Inline(Database):
         """Transactions are serial here."""
 
     async def _run(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        return self._files.open(metadata)._transact(function, args, kwargs, self)
+        return self._files.open(None)._transact(function, args, kwargs, self)
 
 
 def _unavailable(reason: str, ran: Any) -> Unavailable:
