@@ -227,7 +227,8 @@ class _View:
 
     def read(self, connection: Any) -> Any:
         """It, of all rows in order; the very same as the last time if they are."""
-        rows = [tuple(row) for row in connection.execute(self._select).all()]
+        with connection.execute(self._select) as result:
+            rows = result.cursor.fetchall()  # the driver's own tuples
         if rows != list(self._rows):
             self._rows = {row: self._rows.get(row) or self._value(row) for row in rows}
             self._view = self._made(self._rows.values())
@@ -635,6 +636,7 @@ class _Look:
         self._reading = Reading()
         self.copy = _View(hotels.taken, Counted, "reservation_id", _rooms)
         self.copies = 0  # after how many changes it was looked at
+        self.changes = -1  # after how many of all it was looked at
         self._changes: dict[sa.Table, int] = {}  # after how many changes it was read
         self.books = self.compared = Books({}, {}, {}, {})
         self.first_seen: dict[Any, float] = {}  # reservation's id -> when, in the world's seconds
@@ -664,7 +666,9 @@ def _look(world: Any) -> _Look:
     look = _looks.get(world)
     if look is None:
         look = _looks[world] = _Look()
-    look.again(world)
+    if (changes := world.changes()) != look.changes:
+        look.changes = changes
+        look.again(world)
     return look
 
 

@@ -182,8 +182,13 @@ class Driven:
             self._changes[service, table] += 1
         self._unchecked = True
 
-    def changes(self, service: str, *tables: str) -> int:
-        """A number that is another one once a commit of a service has changed one of these tables of its database."""
+    def changes(self, service: str = "", *tables: str) -> int:
+        """A number that is another one once a commit of a service has changed one of these tables of its database.
+
+        Without a service: once any commit has changed anything.
+        """
+        if not service:
+            return self._changes.total()
         return sum(self._changes[service, table] for table in (*tables, ""))  # "": by a statement that does not tell
 
     def fired(self, point: str) -> None:
