@@ -156,7 +156,7 @@ def take(tx: Transaction, wanted: Reservation, rooms: int) -> Reservation:
     Raises SoldOut.
     """
     places = _free_places(tx, wanted.stay, rooms)
-    tx.execute(reservations.insert().values(**_columns(wanted)))
+    tx.execute(reservations.insert(), _columns(wanted))
     stay = wanted.stay
     tx.execute(
         taken.insert(),
