@@ -640,7 +640,9 @@ class _Look:
         self._changes: dict[sa.Table, int] = {}  # after how many changes it was read
         self.books = self.compared = Books({}, {}, {}, {})
         self.first_seen: dict[Any, float] = {}  # reservation's id -> when, in the world's seconds
-        self.unchecked: dict[Any, set[Any]] = {check: set() for check in EVERY}  # check -> reservations' ids
+        self.unchecked: set[Any] = set()  # the ids of reservations of which something is new
+        self.news = self.books  # what is about these
+        self.left: set[Any] = set()  # the checks that have not been made of that
 
     def again(self, world: Any) -> None:
         """Read what has changed."""
@@ -653,8 +655,8 @@ class _Look:
         if self.books is before:
             return
         ids = changed_since(before, self.books)
-        for check in EVERY:
-            self.unchecked[check] |= ids
+        self.unchecked = ids | self.unchecked if self.left else ids
+        self.news, self.left = only(self.books, self.unchecked), set(EVERY)
         for id in ids & self.books.booked.keys():
             self.first_seen.setdefault(id, world.now)
 
@@ -674,9 +676,9 @@ def _look(world: Any) -> _Look:
 
 def _check(world: Any, check: Callable[[Books], Sequence[str]]) -> None:
     look = _look(world)
-    if ids := look.unchecked[check]:
-        _none(check(only(look.books, beside(look.books, ids) if check is rooms_given_twice else ids)))
-        ids.clear()
+    if check in look.left:
+        _none(check(only(look.books, beside(look.books, look.unchecked)) if check is rooms_given_twice else look.news))
+        look.left.remove(check)
 
 
 def _none(wrong: Sequence[str]) -> None:

@@ -131,11 +131,10 @@ class DatabaseHost:
             self._busy = False
             self._next()
 
-    def transact(self, client: SimulatedDatabase, function: Callable[..., R], args: Any, kwargs: Any) -> R:
-        """The transaction of a client, now; raises what it raises."""
+    def transact(self, client: SimulatedDatabase, name: str, function: Callable[..., R], args: Any, kwargs: Any) -> R:
+        """The transaction of a client, now, which is called `name`; raises what it raises."""
         instance = client.reactor
         database = self.open(None)
-        name = effect_of(function)
         again = self.host.random.random() < ABORTED
         before, self._world.current = self._world.current, instance
         try:
@@ -225,7 +224,7 @@ class SimulatedDatabase(Database):
         answer: Deferred[Any] = Deferred(lambda _: None)  # who cancels it hears nothing more; the transaction goes on
         patience = self.reactor.callLater(PATIENCE, self._give_up, answer)
         context = copy_context()
-        self._send(partial(context.run, self._server.transact, self, function, args, kwargs), name, answer)
+        self._send(partial(context.run, self._server.transact, self, name, function, args, kwargs), name, answer)
         try:
             result = await answer
         finally:
