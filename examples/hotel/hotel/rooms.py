@@ -137,6 +137,8 @@ _MINE = (
     .limit(PAGE)
     .offset(sa.bindparam("offset"))
 )
+_CHANGE = reservations.update().where(reservations.c.id == sa.bindparam("which"))  # to what is given by column
+_FREE = taken.delete().where(taken.c.reservation_id == sa.bindparam("which"))
 _LATE = (
     sa.select(reservations.c.id)
     .where(reservations.c.state == "held", reservations.c.held_until <= sa.bindparam("now"))
@@ -195,11 +197,9 @@ def move(tx: Transaction, reservation_id: UUID, to: State, changes: Mapping[str,
             f"The reservation is {reservation.state}; only one that is {' or '.join(MOVES[to])} can become {to}.",
             state=reservation.state,
         )
-    if to != "confirmed" and tx.execute(taken.delete().where(taken.c.reservation_id == reservation_id)).rowcount:
+    if to != "confirmed" and tx.execute(_FREE, {"which": reservation_id}).rowcount:
         _tell(tx, reservation, taken=False)
-    tx.execute(
-        reservations.update().where(reservations.c.id == reservation_id).values(state=to, held_until=None, **changes)
-    )
+    tx.execute(_CHANGE, {"which": reservation_id, "state": to, "held_until": None, **changes})
     return read(tx, reservation_id)
 
 
@@ -224,7 +224,7 @@ def move_if_possible(tx: Transaction, reservation_id: UUID, to: State) -> Reserv
 
 def refunded(tx: Transaction, reservation_id: UUID, amount: int) -> Reservation:
     """Write down that a cancelled stay's money went back."""
-    tx.execute(reservations.update().where(reservations.c.id == reservation_id).values(refunded=amount))
+    tx.execute(_CHANGE, {"which": reservation_id, "refunded": amount})
     return read(tx, reservation_id)
 
 
