@@ -227,7 +227,8 @@ class _View:
 
     def read(self, connection: Any) -> Any:
         """It, of all rows in order; the very same as the last time if they are."""
-        rows = [tuple(row) for row in connection.execute(self._select).all()]
+        with connection.execute(self._select) as result:
+            rows = result.cursor.fetchall()  # the driver's own tuples
         if rows != list(self._rows):
             self._rows = {row: self._rows.get(row) or self._value(row) for row in rows}
             self._view = self._made(self._rows.values())
@@ -635,10 +636,13 @@ class _Look:
         self._reading = Reading()
         self.copy = _View(hotels.taken, Counted, "reservation_id", _rooms)
         self.copies = 0  # after how many changes it was looked at
+        self.changes = -1  # after how many of all it was looked at
         self._changes: dict[sa.Table, int] = {}  # after how many changes it was read
         self.books = self.compared = Books({}, {}, {}, {})
         self.first_seen: dict[Any, float] = {}  # reservation's id -> when, in the world's seconds
-        self.unchecked: dict[Any, set[Any]] = {check: set() for check in EVERY}  # check -> reservations' ids
+        self.unchecked: set[Any] = set()  # the ids of reservations of which something is new
+        self.news = self.books  # what is about these
+        self.left: set[Any] = set()  # the checks that have not been made of that
 
     def again(self, world: Any) -> None:
         """Read what has changed."""
@@ -651,8 +655,8 @@ class _Look:
         if self.books is before:
             return
         ids = changed_since(before, self.books)
-        for check in EVERY:
-            self.unchecked[check] |= ids
+        self.unchecked = ids | self.unchecked if self.left else ids
+        self.news, self.left = only(self.books, self.unchecked), set(EVERY)
         for id in ids & self.books.booked.keys():
             self.first_seen.setdefault(id, world.now)
 
@@ -664,15 +668,17 @@ def _look(world: Any) -> _Look:
     look = _looks.get(world)
     if look is None:
         look = _looks[world] = _Look()
-    look.again(world)
+    if (changes := world.changes()) != look.changes:
+        look.changes = changes
+        look.again(world)
     return look
 
 
 def _check(world: Any, check: Callable[[Books], Sequence[str]]) -> None:
     look = _look(world)
-    if ids := look.unchecked[check]:
-        _none(check(only(look.books, beside(look.books, ids) if check is rooms_given_twice else ids)))
-        ids.clear()
+    if check in look.left:
+        _none(check(only(look.books, beside(look.books, look.unchecked)) if check is rooms_given_twice else look.news))
+        look.left.remove(check)
 
 
 def _none(wrong: Sequence[str]) -> None:

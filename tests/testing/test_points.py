@@ -96,8 +96,6 @@ def test_the_moments_of_a_run_are_calls_statements_commits_and_frames_in_order(w
         "stock/1 after:insert/1",
         "stock/1 before:insert/2",
         "stock/1 after:insert/2",
-        "stock/1 before:insert/3",  # whether anything has changed, asks the World itself
-        "stock/1 after:insert/3",
         "stock/1 after:insert/commit",
         "stock/1 after:insert",
         "stock/1 after:take",

@@ -41,6 +41,11 @@ class Keeper(Service, name="keeper", version="1.0.0"):
         """Keep one, with a look that is still open."""
         await self.database.run(self._insert_after_a_look, name)
 
+    @post("/said")
+    async def say(self, statement: str) -> None:
+        """Execute what is given as text."""
+        await self.database.run(lambda tx: tx.execute(sa.text(statement)) and None)
+
     @get("/things")
     async def kept(self) -> list[str]:
         """All."""
@@ -172,6 +177,24 @@ def test_an_instance_that_dies_in_the_middle_of_a_transaction_leaves_nothing_of_
     assert [] == kept(world)
     assert 1 == sum(world.crashes.values())
     assert ["b"] == [world.run(keeper.keep("b")), kept(world)][1]  # nothing is locked
+
+
+@pytest.mark.parametrize(
+    ("statement", "changed"),
+    [
+        ("INSERT INTO things (name) VALUES ('a')", (1, 1)),
+        ("WITH old AS (SELECT 'a' AS name) INSERT INTO things SELECT name FROM old", (1, 1)),
+        ("INSERT INTO ropewalk_members (id, beat) VALUES ('a', 1)", (0, 1)),
+        ("SELECT name FROM things", (0, 0)),
+    ],
+    ids=["plain", "with", "ours", "reading"],
+)
+def test_a_statement_given_as_text_may_have_changed_any_table_but_one_of_the_frameworks(
+    world, keeper, statement, changed
+):
+    world.run(keeper.say(statement))
+
+    assert changed == (world.changes("keeper", "things"), world.changes())
 
 
 def test_who_dies_with_a_cursor_open_leaves_no_lock(world, keeper):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import ref
+
 import pytest
 from twisted.internet.error import AlreadyCalled, AlreadyCancelled
 from twisted.internet.interfaces import IDelayedCall
@@ -262,3 +264,14 @@ def test_cancelling_and_moving_in_the_middle_of_firing_keeps_the_order(timeline,
 
     moved, stayed = [n for n in range(300) if n % 3 == 1], [n for n in range(300) if n % 3 == 2]
     assert ["upset", *stayed, *moved] == fired(timeline)
+
+
+@pytest.mark.parametrize("end", [lambda timer: timer.cancel(), lambda timer: timer.take()], ids=["cancelled", "called"])
+def test_a_timer_that_is_over_holds_nothing_any_more(timeline, owner, end):
+    held = Owner(timeline)
+    timer, gone = timeline.call_at(1.0, owner, held.instant, (held,)), ref(held)
+
+    end(timer)
+    del held
+
+    assert gone() is None

@@ -32,6 +32,7 @@ taken = sa.Table(
     sa.Column("kind", sa.String(40), nullable=False),
     sa.Index("taken_of_a_hotel", "hotel_id", "night"),
 )
+_FREE = taken.delete().where(taken.c.reservation_id == sa.bindparam("id"))  # built once: that costs the most
 
 
 class HotelsSettings(Settings):
@@ -100,7 +101,7 @@ class Hotels(Service, name="hotels", version="1.0.0"):
 
 def _follow(tx: Transaction, event: RoomsChanged) -> None:
     if not event.taken:
-        tx.execute(taken.delete().where(taken.c.reservation_id == event.reservation_id))
+        tx.execute(_FREE, {"id": event.reservation_id})
         return
     stay = event.stay
     tx.execute(

@@ -150,10 +150,17 @@ provider = sa.Table(
     "provider", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("mode", sa.String(20))
 )
 
+# Built once: building one costs more than executing it.
+_CHARGE = sa.select(charges).where(
+    charges.c.id == sa.bindparam("id"), charges.c.state != "declined", charges.c.amount > 0
+)
+_UNDER = sa.select(charges).where(charges.c.reference == sa.bindparam("reference"))
+_MODE = sa.select(provider.c.mode)
+
 
 def charge(tx: Transaction, charge_id: UUID, order: ChargeOrder, refusal: str | None) -> Verdict:
     """Write down a charge, or that it was refused; what was written under its reference before, if anything was."""
-    row = tx.execute(sa.select(charges).where(charges.c.reference == order.reference)).one_or_none()
+    row = tx.execute(_UNDER, {"reference": order.reference}).one_or_none()
     if row is None:
         charged = Charge(
             charge_id, order.reference, order.amount, order.currency, order.card.number[-4:], order.description, 0
@@ -196,7 +203,7 @@ def refund(tx: Transaction, refund_id: UUID, charge_id: UUID, order: RefundOrder
 
 def void(tx: Transaction, charge_id: UUID, reference: UUID) -> Voided:
     """Give back what a reference was charged, or write down that it must not be; `charge_id` is for the latter."""
-    row = tx.execute(sa.select(charges).where(charges.c.reference == reference)).one_or_none()
+    row = tx.execute(_UNDER, {"reference": reference}).one_or_none()
     if row is None:
         _insert(tx, Charge(charge_id, reference, 0, "", "", "", 0), "voided", "")
         return Voided(reference, 0)
@@ -208,7 +215,7 @@ def void(tx: Transaction, charge_id: UUID, reference: UUID) -> Voided:
 
 def mode(tx: Transaction) -> Provider:
     """How the provider was told to behave; "working" unless it was."""
-    row = tx.execute(sa.select(provider.c.mode)).one_or_none()
+    row = tx.execute(_MODE).one_or_none()
     return Provider(row.mode if row is not None else "working")
 
 
@@ -220,9 +227,7 @@ def switch(tx: Transaction, told: Provider) -> Provider:
 
 
 def _row(tx: Transaction, charge_id: UUID) -> sa.Row[tuple[object, ...]]:
-    found = tx.execute(
-        sa.select(charges).where(charges.c.id == charge_id, charges.c.state != "declined", charges.c.amount > 0)
-    ).one_or_none()
+    found = tx.execute(_CHARGE, {"id": charge_id}).one_or_none()
     if found is None:
         raise NotFound(f"There is no charge {charge_id}.")
     return found

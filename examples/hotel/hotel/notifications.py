@@ -35,6 +35,13 @@ mails = sa.Table(
     sqlite_autoincrement=True,  # a number is never given twice
 )
 
+# Built once: building one costs more than executing it.
+_theirs = mails.c.mailbox == sa.bindparam("whose")
+_NEWEST = sa.select(mails).where(_theirs).order_by(mails.c.id.desc()).limit(PAGE).offset(sa.bindparam("offset"))
+_ONE = sa.select(mails).where(_theirs, mails.c.id == sa.bindparam("id"))
+_oldest = sa.select(mails.c.id).where(_theirs).order_by(mails.c.id.desc()).offset(KEPT).limit(1)
+_FORGET = mails.delete().where(_theirs, mails.c.id <= _oldest.scalar_subquery())
+
 
 class Mail(Struct, frozen=True):
     """A mail that was sent."""
@@ -84,28 +91,27 @@ class Notifications(Service, name="notifications", version="1.0.0"):
 def _send(tx: Transaction, letter: Letter) -> Mail:
     mailbox = letter.to.lower()
     made = tx.execute(
-        mails.insert().values(
-            mailbox=mailbox,
-            to=letter.to,
-            subject=letter.subject,
-            body=letter.body,
-            written_at=int(letter.written_at.timestamp()),
-            reservation_id=letter.reservation_id,
-        )
+        mails.insert(),
+        {
+            "mailbox": mailbox,
+            "to": letter.to,
+            "subject": letter.subject,
+            "body": letter.body,
+            "written_at": int(letter.written_at.timestamp()),
+            "reservation_id": letter.reservation_id,
+        },
     )
-    oldest = sa.select(mails.c.id).where(mails.c.mailbox == mailbox).order_by(mails.c.id.desc()).offset(KEPT).limit(1)
-    tx.execute(mails.delete().where(mails.c.mailbox == mailbox, mails.c.id <= oldest.scalar_subquery()))
+    tx.execute(_FORGET, {"whose": mailbox})
     assert made.inserted_primary_key is not None
     return _read(tx, made.inserted_primary_key[0], mailbox)
 
 
 def _mailbox(tx: Transaction, mailbox: str, page: int) -> list[Mail]:
-    statement = sa.select(mails).where(mails.c.mailbox == mailbox).order_by(mails.c.id.desc())
-    return [_mail(row) for row in tx.execute(statement.limit(PAGE).offset((page - 1) * PAGE))]
+    return [_mail(row) for row in tx.execute(_NEWEST, {"whose": mailbox, "offset": (page - 1) * PAGE})]
 
 
 def _read(tx: Transaction, mail_id: int, mailbox: str) -> Mail:
-    row = tx.execute(sa.select(mails).where(mails.c.id == mail_id, mails.c.mailbox == mailbox)).one_or_none()
+    row = tx.execute(_ONE, {"id": mail_id, "whose": mailbox}).one_or_none()
     if row is None:
         raise NotFound(f"There is no mail {mail_id} to {mailbox}.")
     return _mail(row)

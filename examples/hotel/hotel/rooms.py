@@ -128,6 +128,29 @@ taken = sa.Table(
     sa.Column("reservation_id", sa.Uuid, sa.ForeignKey("reservations.id"), nullable=False, index=True),
 )
 
+# Built once: building one costs more than executing it.
+_ONE = sa.select(reservations).where(reservations.c.id == sa.bindparam("id"))
+_MINE = (
+    sa.select(reservations)
+    .where(reservations.c.subject == sa.bindparam("subject"), reservations.c.state.in_(_LISTED))
+    .order_by(reservations.c.arrival.desc(), reservations.c.made_at.desc(), reservations.c.id)
+    .limit(PAGE)
+    .offset(sa.bindparam("offset"))
+)
+_CHANGE = reservations.update().where(reservations.c.id == sa.bindparam("which"))  # to what is given by column
+_FREE = taken.delete().where(taken.c.reservation_id == sa.bindparam("which"))
+_LATE = (
+    sa.select(reservations.c.id)
+    .where(reservations.c.state == "held", reservations.c.held_until <= sa.bindparam("now"))
+    .order_by(reservations.c.held_until, reservations.c.id)
+    .limit(BATCH)
+)
+_TAKEN = sa.select(taken.c.night, taken.c.place).where(
+    taken.c.hotel_id == sa.bindparam("hotel"),
+    taken.c.kind == sa.bindparam("kind"),
+    taken.c.night.between(sa.bindparam("first"), sa.bindparam("last")),
+)
+
 
 def take(tx: Transaction, wanted: Reservation, rooms: int) -> Reservation:
     """Take a place in each night of the stay, of which there are `rooms`, and write the reservation down.
@@ -135,7 +158,7 @@ def take(tx: Transaction, wanted: Reservation, rooms: int) -> Reservation:
     Raises SoldOut.
     """
     places = _free_places(tx, wanted.stay, rooms)
-    tx.execute(reservations.insert().values(**_columns(wanted)))
+    tx.execute(reservations.insert(), _columns(wanted))
     stay = wanted.stay
     tx.execute(
         taken.insert(),
@@ -150,23 +173,15 @@ def take(tx: Transaction, wanted: Reservation, rooms: int) -> Reservation:
 
 def read(tx: Transaction, reservation_id: UUID, subject: str | None = None) -> Reservation:
     """The reservation of that id, if `subject` made it, where one is named; raises NotFound."""
-    statement = _all().where(reservations.c.id == reservation_id)
-    row = tx.execute(statement if subject is None else statement.where(_by(subject))).one_or_none()
-    if row is None:
+    row = tx.execute(_ONE, {"id": reservation_id}).one_or_none()
+    if row is None or subject not in (None, row.subject):
         raise NotFound(f"There is no reservation {reservation_id}.")
     return _reservation(row)
 
 
 def mine(tx: Transaction, subject: str, page: int) -> list[Reservation]:
     """A page of what a subject holds, booked or cancelled, the latest arrival first."""
-    rows = tx.execute(
-        _all()
-        .where(_by(subject), reservations.c.state.in_(_LISTED))
-        .order_by(reservations.c.arrival.desc(), reservations.c.made_at.desc(), reservations.c.id)
-        .limit(PAGE)
-        .offset((page - 1) * PAGE)
-    )
-    return [_reservation(row) for row in rows]
+    return [_reservation(row) for row in tx.execute(_MINE, {"subject": subject, "offset": (page - 1) * PAGE})]
 
 
 def move(tx: Transaction, reservation_id: UUID, to: State, changes: Mapping[str, Any] = {}) -> Reservation:
@@ -182,11 +197,9 @@ def move(tx: Transaction, reservation_id: UUID, to: State, changes: Mapping[str,
             f"The reservation is {reservation.state}; only one that is {' or '.join(MOVES[to])} can become {to}.",
             state=reservation.state,
         )
-    if to != "confirmed" and tx.execute(taken.delete().where(taken.c.reservation_id == reservation_id)).rowcount:
+    if to != "confirmed" and tx.execute(_FREE, {"which": reservation_id}).rowcount:
         _tell(tx, reservation, taken=False)
-    tx.execute(
-        reservations.update().where(reservations.c.id == reservation_id).values(state=to, held_until=None, **changes)
-    )
+    tx.execute(_CHANGE, {"which": reservation_id, "state": to, "held_until": None, **changes})
     return read(tx, reservation_id)
 
 
@@ -211,15 +224,13 @@ def move_if_possible(tx: Transaction, reservation_id: UUID, to: State) -> Reserv
 
 def refunded(tx: Transaction, reservation_id: UUID, amount: int) -> Reservation:
     """Write down that a cancelled stay's money went back."""
-    tx.execute(reservations.update().where(reservations.c.id == reservation_id).values(refunded=amount))
+    tx.execute(_CHANGE, {"which": reservation_id, "refunded": amount})
     return read(tx, reservation_id)
 
 
 def expire(tx: Transaction, now: datetime) -> int:
     """Free the rooms of what was held for too long; how many reservations that were."""
-    late = reservations.c.state == "held", reservations.c.held_until <= _seconds(now)
-    statement = sa.select(reservations.c.id).where(*late).order_by(reservations.c.held_until, reservations.c.id)
-    ids = tx.execute(statement.limit(BATCH)).scalars().all()
+    ids = tx.execute(_LATE, {"now": _seconds(now)}).scalars().all()
     for id in ids:
         move(tx, id, "expired")
     return len(ids)
@@ -229,12 +240,8 @@ def _free_places(tx: Transaction, stay: Stay, rooms: int) -> dict[date, int]:
     """For each night the lowest place nobody has; raises SoldOut."""
     nights = nights_of(stay.arrival, stay.nights)
     occupied: dict[date, set[int]] = defaultdict(set)
-    rows = tx.execute(
-        sa.select(taken.c.night, taken.c.place).where(
-            taken.c.hotel_id == stay.hotel_id, taken.c.kind == stay.kind, taken.c.night.between(nights[0], nights[-1])
-        )
-    )
-    for row in rows:
+    which = {"hotel": stay.hotel_id, "kind": stay.kind, "first": nights[0], "last": nights[-1]}
+    for row in tx.execute(_TAKEN, which):
         occupied[row.night].add(row.place)
     places = {night: next(place for place in count() if place not in occupied[night]) for night in nights}
     full = [night for night, place in places.items() if place >= rooms]
@@ -245,14 +252,6 @@ def _free_places(tx: Transaction, stay: Stay, rooms: int) -> dict[date, int]:
 
 def _tell(tx: Transaction, reservation: Reservation, *, taken: bool) -> None:
     tx.publish(RoomsChanged(reservation_id=reservation.id, stay=reservation.stay, taken=taken), key=str(reservation.id))
-
-
-def _by(subject: str) -> sa.ColumnElement[bool]:
-    return reservations.c.subject == subject
-
-
-def _all() -> sa.Select[Any]:
-    return sa.select(reservations)
 
 
 def _columns(reservation: Reservation) -> dict[str, Any]:

@@ -28,6 +28,10 @@ users = sa.Table(
     sa.Column("password", sa.String(200), nullable=False),  # its Argon2 hash
 )
 
+# Built once: building one costs more than executing it.
+_BY_ID = sa.select(users).where(users.c.id == sa.bindparam("id"))
+_BY_EMAIL = sa.select(users).where(users.c.email == sa.bindparam("email"))
+
 
 class EmailTaken(Conflict):
     """Raised when somebody has signed up with that e-mail address before."""
@@ -129,19 +133,19 @@ class _Known(Struct, frozen=True):
 
 
 def _insert(tx: Transaction, user: User, hashed: str) -> User:
-    if tx.execute(sa.select(users.c.id).where(users.c.email == user.email)).first() is not None:
+    if tx.execute(_BY_EMAIL, {"email": user.email}).first() is not None:
         raise EmailTaken(f"Somebody has signed up as {user.email} already; sign in instead.")
-    tx.execute(users.insert().values(id=user.id, email=user.email, name=user.name, password=hashed))
+    tx.execute(users.insert(), {"id": user.id, "email": user.email, "name": user.name, "password": hashed})
     return user
 
 
 def _by_email(tx: Transaction, email: str) -> _Known | None:
-    row = tx.execute(sa.select(users).where(users.c.email == email)).one_or_none()
+    row = tx.execute(_BY_EMAIL, {"email": email}).one_or_none()
     return None if row is None else _Known(User(row.id, row.email, row.name), row.password)
 
 
 def _read(tx: Transaction, user_id: UUID) -> User:
-    row = tx.execute(sa.select(users).where(users.c.id == user_id)).one_or_none()
+    row = tx.execute(_BY_ID, {"id": user_id}).one_or_none()
     if row is None:
         raise NotFound(f"There is no user {user_id}.")
     return User(row.id, row.email, row.name)

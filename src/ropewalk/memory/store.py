@@ -12,6 +12,8 @@ from typing import Any
 
 import sqlalchemy
 from sqlalchemy import event
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.pool import StaticPool
 from zope.interface import implementer
 
@@ -159,12 +161,11 @@ def sqlite_engine(path: Path | None, *, synchronous: str = "FULL", foreign_keys:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
     engine = sqlalchemy.create_engine(
-        f"sqlite:///{path}" if path is not None else "sqlite://",
+        f"sqlite+immediate:///{path}" if path is not None else "sqlite+immediate://",
         poolclass=StaticPool,  # one connection, used by whichever thread has its turn
         connect_args={"check_same_thread": False, "timeout": 5.0},
     )
     event.listen(engine, "connect", partial(_settings, synchronous=synchronous, foreign_keys=foreign_keys))
-    event.listen(engine, "begin", _begin)
     return engine
 
 
@@ -183,15 +184,26 @@ def _database(
 
 
 def _settings(connection: Any, _record: Any, *, synchronous: str, foreign_keys: bool) -> None:
-    # The driver's own implicit BEGIN comes too late and is deferred; ours is IMMEDIATE. https://www.sqlite.org/wal.html
-    connection.isolation_level = None
+    connection.isolation_level = None  # no BEGIN but `Immediate`'s
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute(f"PRAGMA synchronous={synchronous}")
     connection.execute(f"PRAGMA foreign_keys={int(foreign_keys)}")
 
 
-def _begin(connection: sqlalchemy.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+class Immediate(SQLiteDialect_pysqlite):
+    """SQLite over Python's own driver, whose implicit BEGIN comes too late and is deferred; ours is IMMEDIATE.
+
+    https://www.sqlite.org/wal.html
+    """
+
+    supports_statement_cache = True
+
+    def do_begin(self, dbapi_connection: Any) -> None:
+        """Begin a transaction: at the driver itself, which is a tenth of what a statement costs."""
+        dbapi_connection.execute("BEGIN IMMEDIATE")
+
+
+registry.register("sqlite.immediate", __name__, "Immediate")
 
 
 def _is_conflict(error: Exception) -> bool:

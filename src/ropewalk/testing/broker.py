@@ -93,6 +93,7 @@ class SimulatedBroker:
         self._reactor = reactor
         self._world = world
         self._subscriptions: list[_Subscription] = []
+        self._keeping: Deferred[Any] | None = None
         self._closed = False
 
     async def publish(self, messages: Sequence[Message]) -> Sequence[str]:
@@ -116,8 +117,26 @@ class SimulatedBroker:
             subscription.refuse()  # it may be a member all the same, until nothing is heard of it
             raise
         self._subscriptions.append(subscription)
-        subscription.keep()
+        if self._keeping is None:
+            self._keeping = Driver.of(self._reactor).run(self._keep())
+            self._keeping.addErrback(lambda failure: failure.trap(CancelledError))
         return subscription
+
+    async def _keep(self) -> None:
+        """Show signs of life of all that is subscribed to here, and join again where the broker has forgotten."""
+        while True:
+            await deferLater(self._reactor, HEARTBEAT)
+            mine = [each for each in self._subscriptions if not each.stopping]
+
+            async def members(server: BrokerHost, mine: Sequence[_Subscription] = mine) -> list[bool]:
+                return [each.heard_of(server) for each in mine]
+
+            try:
+                for each, known in zip(mine, await self.ask("heartbeat", members), strict=True):
+                    if not known and not each.stopping:
+                        await each.join()
+            except Unavailable:
+                continue  # it is asked again
 
     async def history(self, topic: str) -> AsyncIterator[Message]:
         """As IBroker."""
@@ -131,6 +150,8 @@ class SimulatedBroker:
     async def close(self) -> None:
         """As IBroker."""
         self._closed = True
+        if self._keeping is not None:
+            self._keeping.cancel()
         for subscription in self._subscriptions:
             await subscription.stop()
 
@@ -191,8 +212,7 @@ class _Subscription:
         self._start = start
         self._there: _Remote | None = None
         self._handling: dict[Deferred[Any], None] = {}
-        self._stopping = False
-        self._keeping: Deferred[Any] | None = None
+        self.stopping = False
 
     async def join(self) -> None:
         """Be a member, from now on."""
@@ -209,30 +229,15 @@ class _Subscription:
 
     def refuse(self) -> None:
         """Handle nothing, whatever is given."""
-        self._stopping = True
+        self.stopping = True
 
-    def keep(self) -> None:
-        """Show signs of life, and join again when the broker has forgotten."""
-        driver = Driver.of(self._broker.reactor)
-        self._keeping = driver.run(self._keep()).addErrback(lambda failure: failure.trap(CancelledError))
-
-    async def _keep(self) -> None:
-        while True:
-            await deferLater(self._broker.reactor, HEARTBEAT)
-            there = self._there
-
-            async def alive(server: BrokerHost, there: Any = there) -> bool:
-                return there is not None and there.heard_of(server)
-
-            try:
-                if not await self._broker.ask("heartbeat", alive) and not self._stopping:
-                    await self.join()
-            except Unavailable:
-                continue  # it is asked again
+    def heard_of(self, server: BrokerHost) -> bool:
+        """A sign of life, at the broker; whether it is still a member."""
+        return self._there is not None and self._there.heard_of(server)
 
     def given(self, message: Message, attempt: int, done: Callable[[bool], object]) -> None:
         """A message came; `done(handled)` once it was handled or not."""
-        if self._stopping:
+        if self.stopping:
             done(False)
             return
         world, reactor = self._broker.world, self._broker.reactor
@@ -250,11 +255,9 @@ class _Subscription:
 
     async def stop(self) -> None:
         """As ISubscription."""
-        if self._stopping:
+        if self.stopping:
             return
-        self._stopping = True
-        if self._keeping is not None:
-            self._keeping.cancel()
+        self.stopping = True
         while self._handling:
             waiting: Deferred[None] = Deferred(lambda _: None)
             next(iter(self._handling)).addBoth(_tell, waiting)
@@ -341,6 +344,7 @@ class _Inline(Database):
     def __init__(self, files: DatabaseHost, world: Any) -> None:
         self.name = NAME
         self._files = files
+        self._files.open(metadata)
         self.now = partial(world.wall, files.host)
         self._heard = []
 
@@ -348,7 +352,7 @@ class _Inline(Database):
         """Transactions are serial here."""
 
     async def _run(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        return self._files.open(metadata)._transact(function, args, kwargs, self)
+        return self._files.open(None)._transact(function, args, kwargs, self)
 
 
 def _unavailable(reason: str, ran: Any) -> Unavailable:

@@ -182,8 +182,13 @@ class Driven:
             self._changes[service, table] += 1
         self._unchecked = True
 
-    def changes(self, service: str, *tables: str) -> int:
-        """A number that is another one once a commit of a service has changed one of these tables of its database."""
+    def changes(self, service: str = "", *tables: str) -> int:
+        """A number that is another one once a commit of a service has changed one of these tables of its database.
+
+        Without a service: once any commit has changed anything.
+        """
+        if not service:
+            return self._changes.total()
         return sum(self._changes[service, table] for table in (*tables, ""))  # "": by a statement that does not tell
 
     def fired(self, point: str) -> None:
@@ -217,12 +222,12 @@ class Driven:
             self.timeline.postpone(timer)
             host.backlog.append(timer)
             return True
-        function = timer.function
+        function, args, kwargs = timer.take()
         self.log.turn(self.timeline.now, host.index, getattr(function, "__qualname__", type(function).__name__))
         self.current = owner if owner is not host else host.reactor
         try:
             # A copy: what a turn sets is gone with it, and in a turn a test may drive the world on.
-            self._context.copy().run(function, *timer.args, **timer.kwargs)
+            self._context.copy().run(function, *args, **kwargs)
         except Stopped:
             pass
         except Exception:

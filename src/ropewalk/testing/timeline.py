@@ -54,6 +54,7 @@ class Timer:
         """It is not to happen."""
         self._still()
         self.state = "cancelled"
+        self.take()
         self._timeline.forget()
 
     def reset(self, secondsFromNow: float) -> None:
@@ -66,11 +67,21 @@ class Timer:
         self._still()
         self._timeline.move(self, self.at + self.owner.instant(secondsLater) - self._timeline.now)
 
+    def take(self) -> tuple[Callable[..., object], Any, Any]:
+        """What is to be called, and with what; the timer forgets it: what is called may well hold the timer."""
+        taken = self.function, self.args, self.kwargs
+        self.function, self.args, self.kwargs = _nothing, (), {}
+        return taken
+
     def _still(self) -> None:
         if self.state == "cancelled":
             raise AlreadyCancelled
         if self.state == "called":
             raise AlreadyCalled
+
+
+def _nothing() -> None:
+    """What a timer calls that is over."""
 
 
 class Timeline:
