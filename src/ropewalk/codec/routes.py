@@ -1,7 +1,7 @@
 """A route in Werkzeug's syntax, "/rooms/<int:room_id>": its placeholders, and the text of a value in each.
 
 >>> route = Route("/rooms/<int:room_id>")
->>> route.text("room_id", 7)
+>>> route.text("room_id", "7")
 '7'
 """
 
@@ -29,6 +29,9 @@ def shape(route: str) -> str:
 _SAFE = "!$&'()*+,;:=@", "/!$&'()*+,:;=@"
 
 
+_WHOLE = re.compile("0|[1-9][0-9]*").fullmatch
+
+
 class _Place(NamedTuple):
     """Where a value goes."""
 
@@ -47,7 +50,7 @@ class Route:
     def __init__(self, route: str) -> None:
         """Raises ValueError for a route that Werkzeug cannot read."""
         # Late: it takes as long to import as all the rest of the vocabulary, and no program of callers alone needs it.
-        from werkzeug.routing import BaseConverter, Map, Rule
+        from werkzeug.routing import BaseConverter, IntegerConverter, Map, Rule
         from werkzeug.routing.rules import parse_converter_args
 
         try:
@@ -67,6 +70,11 @@ class Route:
             raise ValueError(f"malformed url rule: {route!r}")
         self._route = route
         self._as_it_is = BaseConverter.to_url
+        self._whole_numbers = {
+            name
+            for name, each in self._converters.items()
+            if type(each) is IntegerConverter and not each.fixed_digits and each.min is each.max is None
+        }
         self._pieces: list[str | _Place] = []  # literal text, and what is to be filled in
         at = 0
         for match in PLACEHOLDER.finditer(route):
@@ -84,11 +92,13 @@ class Route:
         """The path of these texts, quoted as Werkzeug's converters do."""
         return "".join([each if type(each) is str else each.of(path) for each in self._pieces])  # type: ignore[union-attr]
 
-    def text(self, name: str, value: Any) -> str:
-        """`value` (text; a number or a UUID where the converter makes one) as the placeholder `name` has it.
+    def text(self, name: str, value: str) -> str:
+        """`value`, the text of it, as the placeholder `name` has it.
 
         Raises ValueError for what it does not match.
         """
+        if name in self._whole_numbers and _WHOLE(value):
+            return value
         converter = self._converters[name]
         text = value if type(converter).to_url is self._as_it_is else unquote(converter.to_url(value))
         if not self._fits[name](text):
