@@ -50,6 +50,7 @@ else:
 
 class _Here(threading.local):
     loops = 0  # that were made the running one in this thread, within one another
+    loop: asyncio.AbstractEventLoop | None = None  # the innermost of them
 
 
 _here = _Here()
@@ -520,17 +521,21 @@ def _failure(error: BaseException) -> Failure:
 
 def _enter(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop | None:
     """Make `loop` the running one, as asyncio's own are from their start on; `_leave` is given what this returns."""
+    if _here.loop is loop:
+        return loop
     outer = _get_running_loop()
     if outer is not loop:
         _set_running_loop(loop)
-    _here.loops += 1
+        _here.loops += 1
+        _here.loop = loop
     return outer
 
 
 def _leave(loop: asyncio.AbstractEventLoop, outer: asyncio.AbstractEventLoop | None) -> None:
-    _here.loops -= 1
     if outer is not loop:
         _set_running_loop(outer)
+        _here.loops -= 1
+        _here.loop = outer if _here.loops else None
 
 
 def _loop_of(reactor: IReactorTime) -> ReactorLoop:
