@@ -14,7 +14,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2 import BytecodeCache, Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2.bccache import Bucket
 from jinja2.exceptions import TemplateRuntimeError
 from jinja2.runtime import Context
 from markupsafe import Markup
@@ -29,6 +30,24 @@ from .sessions import Session
 HTML = "text/html; charset=utf-8"
 
 
+class _Compiled(BytecodeCache):
+    """What was compiled in this process, by its text: a simulated world starts each service many times."""
+
+    def __init__(self) -> None:
+        self._code: dict[tuple[str, str], Any] = {}  # as many as there are templates
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        """As BytecodeCache."""
+        bucket.code = self._code.get((bucket.key, bucket.checksum))
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        """As BytecodeCache."""
+        self._code[bucket.key, bucket.checksum] = bucket.code
+
+
+_compiled = _Compiled()
+
+
 class Templates:
     """The templates in one folder, those in its folders included: "mail/receipt.html"."""
 
@@ -37,7 +56,11 @@ class Templates:
         if not Path(folder).is_dir():
             raise ConfigurationError(f"Expected a folder of templates; there is none at {Path(folder).absolute()}.")
         self.environment = Environment(
-            loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+            loader=FileSystemLoader(folder),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            bytecode_cache=_compiled,
         )
         self.environment.globals.update(path_for=self._path_for, csrf_field=_csrf_field)
         self._service = service
