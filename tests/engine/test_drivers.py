@@ -1,4 +1,4 @@
-"""Facts about asyncio's transports beneath a channel: what one turn writes is written at its end, and nothing is lost."""
+"""Facts about transports beneath a channel: what one turn writes goes together to asyncio's, and nothing waits for more."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import socket
 from typing import Any
 
 import pytest
+from twisted.internet.testing import StringTransport
 
-from ropewalk.engine.drivers import TOGETHER, AsyncioDriver, OfAsyncio
+from ropewalk.engine.channel import Channel
+from ropewalk.engine.drivers import TOGETHER, AsyncioDriver, OfAsyncio, TwistedDriver
 
 
 class Transport:
@@ -131,3 +133,15 @@ def test_who_asks_and_ends_its_side_in_one_turn_is_still_answered(loop):
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None)
     with runner:
         assert b"HELLO" == runner.run(main())
+
+
+def test_a_short_write_to_twisteds_does_not_wait_for_the_peer_to_acknowledge_another(listener):
+    class TCP(StringTransport):
+        def setTcpNoDelay(self, enabled: bool) -> None:
+            noticed.append(enabled)
+
+    noticed: list[bool] = []
+
+    TwistedDriver(Channel(listener.server)).makeConnection(TCP())
+
+    assert [True] == noticed

@@ -20,6 +20,7 @@ def install() -> None:
     _stop_once(reactor)
     _hear_of_resets(reactor)
     _accept_natively(reactor)
+    _resume_sessions(reactor)
     reactor.callWhenRunning(_notice_ended_children)
 
 
@@ -60,14 +61,32 @@ def _accept_natively(reactor: Any) -> None:
 
     def listen_tcp(port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
         listening = listen(port, factory, backlog, interface)
-        site = sys.modules.get("ropewalk.engine.site")  # whoever has one has imported it, and what comes with it
-        if site is None or not isinstance(factory, site.Site):
+        if not _is_ours(factory):
             return listening
         from .native import accepting
 
         return accepting(listening, factory, reactor)
 
     reactor.listenTCP = listen_tcp
+
+
+def _resume_sessions(reactor: Any) -> None:
+    # Nor that Twisted's TLS resumes no session unless it is told to.
+    listen = reactor.listenSSL
+
+    def listen_ssl(port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = "") -> Any:
+        if _is_ours(factory):
+            from .tls import serving
+
+            contextFactory = serving(contextFactory)
+        return listen(port, factory, contextFactory, backlog, interface)
+
+    reactor.listenSSL = listen_ssl
+
+
+def _is_ours(factory: Any) -> bool:
+    site = sys.modules.get("ropewalk.engine.site")  # whoever has one has imported it, and what comes with it
+    return site is not None and isinstance(factory, site.Site)
 
 
 def _notice_ended_children() -> None:

@@ -19,7 +19,6 @@ from typing import Any, cast
 from treq.client import HTTPClient
 from twisted.application.service import Service as LifecycleService
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -66,6 +65,7 @@ from .config import Config
 from .guarded import GuardedClock, GuardedRandom, GuardedWallClock
 from .inject import construct, unread
 from .keeps import needs_database, refuse_shared_tables
+from .listeners import listen_at
 from .numbers import Counted, stored
 from .operating import OPERATING, Kept, Operator, of_this_site
 from .placement import Place, Placement
@@ -127,7 +127,7 @@ class Process(LifecycleService):
         self.lag = Lag()
         self.services: dict[str, Service] = {}
         self.meters: list[Calls] = []
-        self._listen = listen or (lambda site, description: serverFromString(reactor, description).listen(site))
+        self._listen = listen or (lambda site, description: listen_at(reactor, description, site))
         self._on_ready = on_ready
         self._on_failure = on_failure
         self._metrics = metrics or self.page
