@@ -91,6 +91,18 @@ PROBES: dict[str, Callable[[], str | None]] = {
 }
 
 
+# -- on which reactor
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """pytest-twisted's `--reactor=asyncio` is ours, on uvloop; by default it is the platform's, epoll on Linux."""
+    if config.getoption("reactor") == "asyncio":
+        from ropewalk.engine import install
+
+        install()
+
+
 # -- in how many processes, and what each has for itself
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -51,7 +52,18 @@ def within(act: Any) -> tuple[list[Any], list[Any]]:
         await asyncio.sleep(0)
         return in_it
 
-    return asyncio.run(main()), transport.told
+    return run(main), transport.told
+
+
+def run(main: Any, loop_factory: Any = None) -> Any:
+    """What becomes of `main()` on a loop of its own, in a thread of its own: that of the tests may run on another."""
+
+    def runs() -> Any:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            return runner.run(main())
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(runs).result()
 
 
 def test_what_one_turn_writes_is_written_together_at_its_end():
@@ -130,9 +142,7 @@ def test_who_asks_and_ends_its_side_in_one_turn_is_still_answered(loop):
         theirs.close()
         return heard
 
-    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None)
-    with runner:
-        assert b"HELLO" == runner.run(main())
+    assert b"HELLO" == run(main, uvloop.new_event_loop if uvloop else None)
 
 
 def test_a_short_write_to_twisteds_does_not_wait_for_the_peer_to_acknowledge_another(listener):
