@@ -18,7 +18,9 @@ import socket
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from functools import cache
+from ipaddress import ip_address
 
 import pytest
 
@@ -89,6 +91,18 @@ PROBES: dict[str, Callable[[], str | None]] = {
 }
 
 
+# -- on which reactor
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """pytest-twisted's `--reactor=asyncio` is ours, on uvloop; by default it is the platform's, epoll on Linux."""
+    if config.getoption("reactor") == "asyncio":
+        from ropewalk.engine import install
+
+        install()
+
+
 # -- in how many processes, and what each has for itself
 
 
@@ -122,6 +136,41 @@ def free_ports() -> Callable[[int], int]:
         raise AssertionError(f"no {count} free ports in a row in {PORTS}")
 
     return free_ports
+
+
+# -- what servers show over TLS
+
+
+@pytest.fixture(scope="session")
+def certified(tmp_path_factory) -> Callable[..., str]:
+    """`certified(*names)`: the path of a key and of a certificate that it signed itself, for names and addresses."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    def certified(*names: str) -> str:
+        key = ec.generate_private_key(ec.SECP256R1())
+        issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0])])
+        begin = datetime(2020, 1, 1, tzinfo=UTC)
+        alternatives = [x509.IPAddress(ip_address(name)) if name[0].isdigit() else x509.DNSName(name) for name in names]
+        built = (
+            x509.CertificateBuilder(issuer, issuer, key.public_key(), 1, begin, begin + timedelta(36500))
+            .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        path = tmp_path_factory.mktemp("tls") / f"{names[0]}.pem"
+        unsealed = serialization.NoEncryption()
+        private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, unsealed)
+        path.write_bytes(private + built.public_bytes(serialization.Encoding.PEM))
+        return str(path)
+
+    return certified
+
+
+@pytest.fixture(scope="session")
+def certificate(certified) -> str:
+    """One for localhost and 127.0.0.1."""
+    return certified("localhost", "127.0.0.1")
 
 
 # -- what must be there

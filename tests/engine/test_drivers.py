@@ -1,14 +1,17 @@
-"""Facts about asyncio's transports beneath a channel: what one turn writes is written at its end, and nothing is lost."""
+"""Facts about transports beneath a channel: what one turn writes goes together to asyncio's, and nothing waits for more."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from twisted.internet.testing import StringTransport
 
-from ropewalk.engine.drivers import TOGETHER, AsyncioDriver, OfAsyncio
+from ropewalk.engine.channel import Channel
+from ropewalk.engine.drivers import TOGETHER, AsyncioDriver, OfAsyncio, TwistedDriver
 
 
 class Transport:
@@ -49,7 +52,18 @@ def within(act: Any) -> tuple[list[Any], list[Any]]:
         await asyncio.sleep(0)
         return in_it
 
-    return asyncio.run(main()), transport.told
+    return run(main), transport.told
+
+
+def run(main: Any, loop_factory: Any = None) -> Any:
+    """What becomes of `main()` on a loop of its own, in a thread of its own: that of the tests may run on another."""
+
+    def runs() -> Any:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            return runner.run(main())
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(runs).result()
 
 
 def test_what_one_turn_writes_is_written_together_at_its_end():
@@ -128,6 +142,16 @@ def test_who_asks_and_ends_its_side_in_one_turn_is_still_answered(loop):
         theirs.close()
         return heard
 
-    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None)
-    with runner:
-        assert b"HELLO" == runner.run(main())
+    assert b"HELLO" == run(main, uvloop.new_event_loop if uvloop else None)
+
+
+def test_a_short_write_to_twisteds_does_not_wait_for_the_peer_to_acknowledge_another(listener):
+    class TCP(StringTransport):
+        def setTcpNoDelay(self, enabled: bool) -> None:
+            noticed.append(enabled)
+
+    noticed: list[bool] = []
+
+    TwistedDriver(Channel(listener.server)).makeConnection(TCP())
+
+    assert [True] == noticed

@@ -12,14 +12,9 @@ import socket
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, TextMessage
 from wsproto.events import Request as WebSocketRequest
@@ -99,24 +94,6 @@ async def listen():
 listening = loop.create_task(listen())
 reactor.run()
 """
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    """The path of a key and its certificate, for localhost."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    begin = datetime(2020, 1, 1, tzinfo=UTC)
-    built = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1, begin, begin + timedelta(36500))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
-    unsealed = serialization.NoEncryption()
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, unsealed)
-    path.write_bytes(private + built.public_bytes(serialization.Encoding.PEM))
-    return str(path)
 
 
 @pytest.fixture(scope="module")

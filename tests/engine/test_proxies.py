@@ -300,6 +300,19 @@ def test_its_clients_are_counted(behind):
     assert (True, False) == (first.connected, second.connected)
 
 
+def test_one_that_has_not_said_it_has_a_place(behind):
+    site = behind(protocol=True, connections=2)
+    one, another = site.connected(), site.connected()
+    assert (False, 1) == (site.connected().connected, site.site.server.counts["no room"])
+    assert not site.connected(STRANGER).connected
+
+    one.protocol.dataReceived(LINE)
+    assert one.connected
+    assert not site.connected().connected
+    another.loseConnection()
+    assert site.connected().connected
+
+
 def test_no_bytes_are_taken_for_a_preamble_that_need_more_of_themselves():
     @given(
         st.one_of(st.binary(max_size=40), st.sampled_from([*NONE.values(), *(each for each, _ in PREAMBLES.values())]))

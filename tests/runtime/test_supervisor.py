@@ -8,13 +8,9 @@ import signal
 import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
@@ -277,16 +273,15 @@ def test_no_request_is_lost_in_fifty_restarts_of_a_worker_under_load(web, machin
 
 
 def test_workers_share_a_unix_socket_and_a_tls_listener_and_the_path_stays_until_the_end(
-    system, twistd, machine, tmp_path
+    system, twistd, machine, tmp_path, certificate
 ):
-    key, certificate = certified(tmp_path)
     path, port = tmp_path / "web.sock", machine.free_ports(1)
     supervisor = twistd(
         "system.toml",
         "--process=web",
         folder=system,
         ROPEWALK_PROCESSES__WEB__LISTEN=f"unix:{path}:mode=600",
-        ROPEWALK_PUBLIC__FRONT=f"ssl:{port}:interface=127.0.0.1:privateKey={key}:certKey={certificate}",
+        ROPEWALK_PUBLIC__FRONT=f"ssl:{port}:interface=127.0.0.1:privateKey={certificate}",
     )
     supervisor.until_printed("web has 2 workers")
 
@@ -358,37 +353,12 @@ def said_at(path: Path) -> bytes:
         return connection.makefile("rb").read().partition(b"\r\n")[0]
 
 
-def said_by_tls(port: int, certificate: Path) -> bytes:
+def said_by_tls(port: int, certificate: str) -> bytes:
     """The status line of an answer over TLS."""
-    context = ssl.create_default_context(cafile=str(certificate))
+    context = ssl.create_default_context(cafile=certificate)
     with (
         socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as connection,
     ):
         connection.sendall(b"GET /pid HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
         return connection.makefile("rb").read().partition(b"\r\n")[0]
-
-
-def certified(folder: Path) -> tuple[Path, Path]:
-    """The files of a key and of a certificate that it signed itself, for localhost."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    key_file, certificate_file = folder / "key.pem", folder / "certificate.pem"
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    return key_file, certificate_file

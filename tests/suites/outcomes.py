@@ -67,12 +67,17 @@ def end_connections() -> None:
     TreqIntegrationTests.tearDown = tearDown
 
 
+def write(suite: Any, path: Path) -> None:
+    """Run tests, and write how each ended."""
+    result: Any = TrialRunner(Reporter).run(suite)
+    path.write_text(json.dumps(result.outcomes), "utf-8")
+
+
 def main(package: str, path: str) -> None:
     """Exits with 0 however the tests ended."""
     if package == "treq" and client.Agent is Agent:
         end_connections()
-    result: Any = TrialRunner(Reporter).run(TestLoader().loadByName(package, recurse=True))
-    Path(path).write_text(json.dumps(result.outcomes), "utf-8")
+    write(TestLoader().loadByName(package, recurse=True), Path(path))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Other people's suites on our engine: Klein's and treq's own, of the versions that are installed, which bring them.
+"""Other people's suites on our engine: Klein's, treq's and Twisted's own, of the installed versions, which bring them.
 
 Each is run twice, as it is and with `ropewalk.engine` in place of `twisted.web`, both times in a process of its own
 (`outcomes.py`, `ours/sitecustomize.py`): what passes as it is has to pass on ours, but for EXCEPTIONS. No test leaves this
 machine: most have both ends in memory, and treq's integration tests ask an httpbin, which they start on loopback.
+Twisted's are those of its reactors (`reactors.py`), on its asyncio reactor and on ours.
 """
 
 from __future__ import annotations
@@ -53,6 +54,11 @@ USED = {
 }
 # Tests that have to be among those that pass as they are, or the comparison says little.
 TELLING = {"klein": "klein.test.test_form.", "treq": "treq.test.test_treq_integration.HTTPSTreqIntegrationTests."}
+# Modules of Twisted's, likewise; and the tests of a port that are run on a Site.
+OF_REACTORS = {
+    "SitePort_TheReactorTests", "test_core", "test_fdset", "test_newtls", "test_process", "test_socket", "test_stdio",
+    "test_tcp", "test_threads", "test_time", "test_tls", "test_udp", "test_unix",
+}  # fmt: skip
 
 
 class Run(NamedTuple):
@@ -71,22 +77,29 @@ class Run(NamedTuple):
 def run(suite: str, replaced: str) -> Run:
     """Runs a suite. `replaced`: what of Twisted's ours stands in for, "" for nothing."""
     with TemporaryDirectory() as folder:
-        tally, outcomes = Path(folder, "tally"), Path(folder, "outcomes")
+        tally = Path(folder, "tally")
         tally.touch()
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
+        environment = {}
         if replaced:
             environment |= {"ROPEWALK_SUITES_TALLY": str(tally), "ROPEWALK_SUITES_REPLACED": replaced}
             environment["PYTHONPATH"] = os.pathsep.join(
                 [str(HERE / "ours"), *filter(None, [os.environ.get("PYTHONPATH")])]
             )
-        done = subprocess.run(
-            [sys.executable, str(HERE / "outcomes.py"), suite, str(outcomes)], timeout=PATIENCE,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder, env=environment, check=False,
-        )  # fmt: skip
-        said = f"{suite}, replaced: {replaced or 'nothing'}\n{done.stdout[-4000:]}"
-        assert done.returncode == 0, said
+        outcomes, said = ended("outcomes.py", suite, folder, environment)
         used = Counter(line.split()[0] for line in set(tally.read_text().splitlines()))
-        return Run(json.loads(outcomes.read_text("utf-8")), dict(used), said)
+        return Run(outcomes, dict(used), f"{suite}, replaced: {replaced or 'nothing'}\n{said}")
+
+
+def ended(program: str, what: str, folder: str, more: dict[str, str]) -> tuple[dict[str, str], str]:
+    """How each test ended that a program runs, in a process of its own; and what was said."""
+    outcomes = Path(folder, "outcomes")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
+    done = subprocess.run(
+        [sys.executable, str(HERE / program), what, str(outcomes)], timeout=PATIENCE,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder, env=environment | more, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{program} {what}\n{done.stdout[-4000:]}"
+    return json.loads(outcomes.read_text("utf-8")), done.stdout[-4000:]
 
 
 @pytest.mark.parametrize(("suite", "replaced"), USED, ids=lambda each: each.replace(" ", " and "))
@@ -105,3 +118,15 @@ def test_what_passes_on_twisted_web_passes_on_the_engine(suite, replaced, requir
     assert not failed, "\n\n".join([f"{len(failed)} fail on the engine:", *failed, *map(": ".join, failed.items())])
     assert not (stale := sorted(set(excepted) - (twisted.passed - ours.passed))), f"no exceptions any more: {stale}"
     assert any(test.startswith(TELLING[suite]) for test in twisted.passed), twisted.said
+
+
+def test_what_passes_on_twisteds_asyncio_reactor_passes_on_ours(require, tmp_path):
+    require("hamcrest", importlib.util.find_spec("hamcrest"), "it is not installed; docs/ci.rst says how it is")
+
+    twisted, _ = ended("reactors.py", "twisted", str(tmp_path), {})
+    ours, _ = ended("reactors.py", "ours", str(tmp_path), {})
+
+    passed = {test for test, outcome in twisted.items() if outcome == PASSED}
+    failed = {test: ours.get(test, "it was not run") for test in sorted(passed) if ours.get(test) != PASSED}
+    assert not failed, "\n\n".join([f"{len(failed)} fail on our reactor:", *map(": ".join, failed.items())])
+    assert {name for test in passed for name in OF_REACTORS if f".{name}." in test} == OF_REACTORS

@@ -5,6 +5,7 @@ install()          the runtime's reactor
 server  channel  exchange  heads  limits  deadlines     a listener, a connection, a request and its reply
 proxies                                                 who may say whose connection or request it is
 drivers                                                 between a transport and a channel
+tls                                                     sessions that are resumed, and what ALPN agrees on
 """
 
 from importlib import import_module

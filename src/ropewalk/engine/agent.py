@@ -29,7 +29,7 @@ from zope.interface import implementer
 
 from .client import Broken, ClientChannel, Head
 from .heads import request_head
-from .pool import CONNECT, Origin, Pool, endpoint_of
+from .pool import CONNECT, Endpoints, Origin, Pool
 
 AHEAD = 64 << 10  # bytes of a body that wait for somebody to read them
 
@@ -59,11 +59,8 @@ class Agent:
             )
         usual = contextFactory is None and connectTimeout is None and bindAddress is None
         timeout = CONNECT if connectTimeout is None else connectTimeout
-
-        def endpoint(server: Origin) -> Any:
-            return endpoint_of(reactor, server, contextFactory, timeout, bindAddress)
-
-        self.pool = pool if pool is not None else Pool(reactor, None if usual else endpoint)
+        endpoints = None if usual else Endpoints(reactor, contextFactory, timeout, bindAddress)
+        self.pool = pool if pool is not None else Pool(reactor, endpoints)
 
     @classmethod
     def usingEndpointFactory(

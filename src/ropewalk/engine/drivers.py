@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IPushProducer, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from zope.interface import directlyProvides, implementer
 
+ALPN = b"http/1.1"  # what TLS may agree on; not HTTP/2, which nothing here speaks
 TOGETHER = 64 << 10  # bytes that wait for the end of a turn, at most
 
 
@@ -46,6 +47,9 @@ class TwistedDriver(Protocol):
         """As IProtocol."""
         transport: Any = self.transport
         transport.registerProducer(self, True)
+        no_delay = getattr(transport, "setTcpNoDelay", None)  # that of TLS has it, too, and does not say so
+        if no_delay is not None:  # or what follows a session's tickets would wait for the peer to acknowledge them
+            no_delay(True)
         self.channel.connection_made(OfTwisted(transport), getattr(transport.getPeer(), "host", ""))
 
     def connectionLost(self, reason: Any = connectionDone) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 BACKLOG = 2048  # connections that wait to be accepted, as uvicorn has it: a crowd comes within one turn
+WAITING = 4096  # Linux's default net.core.somaxconn: no more connections than that can wait to be accepted
 
 
 def loop_of(reactor: Any) -> Any:
@@ -68,6 +69,15 @@ class _Accepting:
         return maybeDeferred(self._port.stopListening)
 
     loseConnection = stopListening
+
+
+def accept_what_waits(port: Any) -> None:
+    """Connections the kernel has completed are ours to answer: closing the socket would reset them."""
+    if isinstance(port, _Accepting):
+        port = port._port
+    if getattr(port, "connected", False) and hasattr(port, "doRead"):
+        port.numberAccepts = WAITING
+        port.doRead()
 
 
 def connected(loop: Any, host: str, port: int, channel: Channel, timeout: float) -> Deferred[AsyncioDriver]:

@@ -10,13 +10,14 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IProtocolNegotiationFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.web.error import SchemeNotSupported
+from zope.interface import implementer
 
 from .client import ClientChannel
 from .deadlines import NEVER, Deadlines
-from .drivers import TwistedDriver
+from .drivers import ALPN, TwistedDriver
 from .limits import IDLE
 from .native import connected, loop_of
 
@@ -56,7 +57,7 @@ class Pool:
         self._limit = limit
         self._kept = kept
         self._loop = loop_of(reactor) if endpoint is None else None
-        self._endpoint = endpoint if endpoint is not None else lambda server: endpoint_of(reactor, server)
+        self._endpoint = endpoint if endpoint is not None else Endpoints(reactor)
         self._deadlines = Deadlines(reactor)
         self._free: dict[Origin, list[ClientChannel]] = {}
         self._open: dict[Origin, int] = {}  # how many there are, those on their way included
@@ -108,9 +109,7 @@ class Pool:
         channel = ClientChannel(self._freed, self._gone)
         if self._loop is not None and server.scheme == "http" and _is_address(server.host):
             return connected(self._loop, server.host, server.port, channel, CONNECT)
-        factory = Factory.forProtocol(lambda: TwistedDriver(channel))
-        factory.noisy = False
-        connecting: Deferred[Any] = self._endpoint(server).connect(factory)
+        connecting: Deferred[Any] = self._endpoint(server).connect(_OfOne(channel))
         return connecting
 
     def _connected(self, driver: Any, server: Origin) -> ClientChannel:
@@ -187,31 +186,55 @@ class _Turn(Deferred[ClientChannel]):
             self._waiting.remove(self)
 
 
-def endpoint_of(
-    reactor: Any,
-    server: Origin,
-    policy: IPolicyForHTTPS | None = None,
-    timeout: float = CONNECT,
-    bind: Any = None,
-) -> Any:
-    """The usual way to a server. `policy`: whom to trust; the platform's authorities when it is None."""
-    scheme, host, port = server
-    if scheme not in ("http", "https"):
-        raise SchemeNotSupported(f"An agent asks http:// and https:// URLs; got {scheme}://{host}:{port}.")
-    endpoint: Any
-    if isIPAddress(host):
-        endpoint = TCP4ClientEndpoint(reactor, host, port, timeout, bind)
-    elif isIPv6Address(host):
-        endpoint = TCP6ClientEndpoint(reactor, host, port, timeout, bind)
-    else:
-        endpoint = HostnameEndpoint(reactor, host.encode("idna"), port, timeout, bind)
-    if scheme != "https":
-        return endpoint
-    if policy is not None:
-        return wrapClientTLS(policy.creatorForNetloc(host.encode("ascii"), port), endpoint)
-    from twisted.internet.ssl import optionsForClientTLS
+@implementer(IProtocolNegotiationFactory)
+class _OfOne(Factory):
+    """Of one connection."""
 
-    return wrapClientTLS(optionsForClientTLS(host), endpoint)
+    noisy = False
+
+    def __init__(self, channel: ClientChannel) -> None:
+        self._channel = channel
+
+    def buildProtocol(self, addr: Any) -> TwistedDriver:
+        return TwistedDriver(self._channel)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        return [ALPN]
+
+
+class Endpoints:
+    """The usual ways to servers."""
+
+    def __init__(
+        self, reactor: Any, policy: IPolicyForHTTPS | None = None, timeout: float = CONNECT, bind: Any = None
+    ) -> None:
+        """`policy`: whom to trust; the platform's authorities when it is None."""
+        self._reactor = reactor
+        self._policy = policy
+        self._timeout = timeout
+        self._bind = bind
+        self._resuming: IPolicyForHTTPS | None = None
+
+    def __call__(self, server: Origin) -> Any:
+        """The way to one, an IStreamClientEndpoint. Raises SchemeNotSupported."""
+        scheme, host, port = server
+        if scheme not in ("http", "https"):
+            raise SchemeNotSupported(f"An agent asks http:// and https:// URLs; got {scheme}://{host}:{port}.")
+        reactor, timeout, bind = self._reactor, self._timeout, self._bind
+        endpoint: Any
+        if isIPAddress(host):
+            endpoint = TCP4ClientEndpoint(reactor, host, port, timeout, bind)
+        elif isIPv6Address(host):
+            endpoint = TCP6ClientEndpoint(reactor, host, port, timeout, bind)
+        else:
+            endpoint = HostnameEndpoint(reactor, host.encode("idna"), port, timeout, bind)
+        if scheme != "https":
+            return endpoint
+        if self._resuming is None:
+            from .tls import Resuming  # OpenSSL comes with it
+
+            self._resuming = Resuming(reactor.seconds, self._policy)
+        return wrapClientTLS(self._resuming.creatorForNetloc(host.encode("ascii"), port), endpoint, reactor)
 
 
 def _is_address(host: str) -> bool:

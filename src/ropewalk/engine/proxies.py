@@ -114,6 +114,10 @@ class Preamble:
             self._hand_over(peer)
             return
         server = self._channel.server
+        if server.is_full():
+            server.counts["no room"] += 1
+            transport.abort()
+            return
         server.nameless[self] = None
         server.deadlines.add(self)
         server.deadlines.set(self, server.seconds() + server.limits.head_time)

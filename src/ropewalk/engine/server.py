@@ -54,14 +54,18 @@ class Server:
     def admit(self, channel: Channel) -> bool:
         """Whether there is room for it; `lost` gives its place back."""
         peer = channel.peer
-        full = channel.proxy is None and self._is_full(peer)
-        if len(self.channels) >= self.limits.connections or full:
+        crowded = channel.proxy is None and self._is_crowded(peer)
+        if self.is_full() or crowded:
             self.counts["no room"] += 1
             return False
         self.channels[channel] = None
         self._peers[peer] += 1
         self.deadlines.add(channel)
         return True
+
+    def is_full(self) -> bool:
+        """Whether there are as many connections as there may be."""
+        return len(self.channels) + len(self.nameless) >= self.limits.connections
 
     def lost(self, channel: Channel) -> None:
         """A connection is gone, or was not admitted."""
@@ -84,7 +88,7 @@ class Server:
         assert channel.proxy is not None
         client = self.proxies.client(channel.proxy, fields)
         if client.address != channel.peer:
-            if client.address != channel.proxy and self._is_full(client.address):
+            if client.address != channel.proxy and self._is_crowded(client.address):
                 self.counts["no room"] += 1
                 raise Refused(429, f"{client.address} has {self.limits.per_peer} connections already.")
             self._leave(channel.peer)
@@ -95,7 +99,7 @@ class Server:
             fields.insert(0, (b"Host", client.host))
         return client
 
-    def _is_full(self, peer: str) -> bool:
+    def _is_crowded(self, peer: str) -> bool:
         limits = self.limits
         if peer == "" or self._peers[peer] < limits.per_peer:
             return False

@@ -23,7 +23,7 @@ from twisted.web.server import Request
 from twisted.web.server import Site as TwistedSite
 
 from .channel import Channel
-from .drivers import AsyncioDriver, OfTwisted, TwistedDriver, as_twisted
+from .drivers import ALPN, AsyncioDriver, OfTwisted, TwistedDriver, as_twisted
 from .exchange import Exchange, Receiver
 from .heads import Fields, Refused
 from .limits import DEFAULT, Limits
@@ -74,7 +74,7 @@ class Site(TwistedSite):
 
     def acceptableProtocols(self) -> list[bytes]:
         """What TLS may agree on: not HTTP/2, where Twisted would speak it."""
-        return [b"http/1.1"]
+        return [ALPN]
 
     def asyncio_protocol(self) -> AsyncioDriver:
         """The same for `loop.create_server(site.asyncio_protocol, ...)`: quicker, where the reactor runs on uvloop."""

@@ -113,6 +113,13 @@ def take(inherited: list[tuple[str, int]], description: str) -> int | None:
     return None
 
 
+def listen_at(reactor: Any, description: str, factory: Any) -> Deferred[IListeningPort]:
+    """Listen as the endpoint `description` says; over TLS, with sessions that are resumed."""
+    listens: Any = _Listens(reactor)
+    listening: Deferred[IListeningPort] = serverFromString(listens, description).listen(factory)
+    return listening
+
+
 def adopt(reactor: Any, description: str, fd: int, factory: Any) -> Deferred[IListeningPort]:
     """Accept at `fd` as the endpoint `description` says; the socket stays its owner's."""
     adopting: Any = _Adopts(reactor, fd)
@@ -219,6 +226,13 @@ class _Opens(_Delegates):
 # -- the side that accepts
 
 
+class _Listens(_Delegates):
+    """A reactor whose TLS is as a Site wants it."""
+
+    def listenSSL(self, port: Any, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = "") -> Any:
+        return self._reactor.listenSSL(port, factory, _serving(contextFactory), backlog, interface)
+
+
 class _Accepting(unix.Port):
     """A UNIX socket that others accept from, too, and whose path belongs to one of them."""
 
@@ -239,6 +253,12 @@ class _Borrowed(_Accepting, _HeldPath):
     """One of systemd's, which opened it and will remove it."""
 
 
+def _serving(context_factory: Any) -> Any:
+    from ..engine.tls import serving  # twisted.web's client comes with it
+
+    return serving(context_factory)
+
+
 class _Adopts(_Delegates):
     """A reactor whose ports are one open socket."""
 
@@ -250,7 +270,7 @@ class _Adopts(_Delegates):
         return self._adopted(factory)
 
     def listenSSL(self, port: Any, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = "") -> Any:
-        return self._adopted(TLSMemoryBIOFactory(contextFactory, False, factory))
+        return self._adopted(TLSMemoryBIOFactory(_serving(contextFactory), False, factory, self._reactor))
 
     def listenUNIX(self, address: Any, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: int = 0) -> Any:
         return self._adopted(factory)

@@ -19,7 +19,6 @@ from typing import Any, cast
 from treq.client import HTTPClient
 from twisted.application.service import Service as LifecycleService
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -31,7 +30,7 @@ from ..discovery.resolve import Resolve
 from ..driver import Driver
 from ..engine.agent import Agent
 from ..engine.limits import Limits
-from ..engine.native import accepting
+from ..engine.native import accept_what_waits, accepting
 from ..engine.pool import Pool
 from ..engine.proxies import Proxies
 from ..errors import ConfigurationError, RopewalkError
@@ -66,6 +65,7 @@ from .config import Config
 from .guarded import GuardedClock, GuardedRandom, GuardedWallClock
 from .inject import construct, unread
 from .keeps import needs_database, refuse_shared_tables
+from .listeners import listen_at
 from .numbers import Counted, stored
 from .operating import OPERATING, Kept, Operator, of_this_site
 from .placement import Place, Placement
@@ -77,7 +77,6 @@ from .workers import Workers
 
 LAG_PROBE = 0.25  # seconds between looks at how late the reactor is
 PURGE = 600.0  # seconds between looks for records that have grown old
-BACKLOG = 4096  # Linux's default net.core.somaxconn: no more connections than that can wait to be accepted
 
 Listen = Callable[[Any, str], Deferred[Any]]
 
@@ -127,7 +126,7 @@ class Process(LifecycleService):
         self.lag = Lag()
         self.services: dict[str, Service] = {}
         self.meters: list[Calls] = []
-        self._listen = listen or (lambda site, description: serverFromString(reactor, description).listen(site))
+        self._listen = listen or (lambda site, description: listen_at(reactor, description, site))
         self._on_ready = on_ready
         self._on_failure = on_failure
         self._metrics = metrics or self.page
@@ -197,7 +196,7 @@ class Process(LifecycleService):
         for site in self._sites:
             site.drain()
         for port in self._ports:
-            _accept_what_waits(port)
+            accept_what_waits(port)
             await maybeDeferred(port.stopListening)
         ends = asyncio.get_running_loop().time() + self.config.file.drain.limit
         try:
@@ -493,13 +492,6 @@ def _provided(port: Any, make: Callable[[], Any]) -> Any:
     except Invalid as error:
         raise ConfigurationError(f"[provide] {port.__name__}: {error}") from error
     return provider
-
-
-def _accept_what_waits(port: Any) -> None:
-    """Connections the kernel has completed are ours to answer: closing the socket would reset them."""
-    if getattr(port, "connected", False) and hasattr(port, "doRead"):
-        port.numberAccepts = BACKLOG
-        port.doRead()
 
 
 _log = Logger("ropewalk.runtime")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import serverFromString
 
 from .check import refuse_shared_files
 from .config import Config
 from .link import Draining, Loaded, Page, Ready
+from .listeners import listen_at
 from .parent import Parent
 from .placement import Placement
 from .process import Process
@@ -74,8 +74,7 @@ class Worker(Process):
         if self._parent.has(description) or self._parent.given.worker is not None:
             return self._parent.listen(site, description)
         # An endpoint whose socket cannot be passed on.
-        listening: Deferred[Any] = serverFromString(self.reactor, description).listen(site)
-        return listening
+        return listen_at(self.reactor, description, site)
 
     def _serves(self) -> None:
         self._parent.tell(Ready())
