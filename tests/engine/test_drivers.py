@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -83,6 +85,38 @@ def test_whatever_ends_it_comes_behind_what_was_written(end):
     in_it, by_its_end = within(act)
 
     assert [b"one", end.removeprefix("write_")] == in_it == by_its_end
+
+
+def test_one_whose_write_fails_keeps_no_other_waiting():
+    class Broken(Transport):
+        def write(self, data: bytes) -> None:
+            raise OSError("broken")
+
+    transports = [Transport(), Broken(), Broken(), Transport()]
+    told: list[str] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, said: told.append(str(said["exception"])))
+        for transport in transports:
+            OfAsyncio(transport).write(b"one")
+        for _ in transports:
+            await asyncio.sleep(0)
+
+    run(main)
+
+    assert [[b"one"], [], [], [b"one"]] == [each.told for each in transports]
+    assert ["broken", "broken"] == told
+
+
+def test_a_loop_that_has_ended_is_not_kept():
+    async def main() -> Any:
+        OfAsyncio(Transport()).write(b"one")
+        return weakref.ref(asyncio.get_running_loop())
+
+    ended = run(main)
+    gc.collect()
+
+    assert ended() is None
 
 
 def test_what_is_much_does_not_wait():

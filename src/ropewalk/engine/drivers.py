@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 from typing import Protocol as Shape
+from weakref import WeakKeyDictionary
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IPushProducer, ISSLTransport
@@ -114,6 +116,31 @@ class AsyncioDriver(asyncio.Protocol):
         self.channel.connection_made(together, peer[0] if isinstance(peer, tuple) else "")
 
 
+class _Turn:
+    """What is written at the end of a loop's turn: one callback for all connections."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[OfAsyncio] = deque()  # each schedules: to know the loop would be to keep it
+
+    def ends_with(self, transport: OfAsyncio) -> None:
+        """Flush it then."""
+        self._waiting.append(transport)
+        if len(self._waiting) == 1:
+            transport.soon(self._end)
+
+    def _end(self) -> None:
+        try:
+            while self._waiting:
+                self._waiting[0].flush()
+                self._waiting.popleft()
+        finally:
+            if self._waiting:  # the first of them failed
+                self._waiting.popleft().soon(self._end)
+
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn] = WeakKeyDictionary()
+
+
 class OfAsyncio:
     """asyncio's transport, which is given what one turn of the loop writes at the end of that turn.
 
@@ -122,11 +149,13 @@ class OfAsyncio:
     awake.
     """
 
-    __slots__ = ("_asyncio", "_bytes", "_soon", "_waiting", "pause_reading", "resume_reading")
+    __slots__ = ("_asyncio", "_bytes", "_turn", "_waiting", "pause_reading", "resume_reading", "soon")
 
     def __init__(self, transport: Any) -> None:
         self._asyncio = transport
-        self._soon = asyncio.get_running_loop().call_soon
+        loop = asyncio.get_running_loop()
+        self.soon = loop.call_soon
+        self._turn = _turns.get(loop) or _turns.setdefault(loop, _Turn())
         self._waiting: list[bytes] = []
         self._bytes = 0  # of them
         self.pause_reading = transport.pause_reading
@@ -141,7 +170,7 @@ class OfAsyncio:
         if self._bytes >= TOGETHER:
             self.flush()
         elif len(self._waiting) == 1:
-            self._soon(self.flush)
+            self._turn.ends_with(self)
 
     def flush(self) -> None:
         """Write what waits; nobody is there to read it when the transport is closing."""
