@@ -69,7 +69,7 @@ class Run(Generic[T]):
     _cancels = 0
     _shares_context = False
     _ended = False
-    _value: Any = None
+    value: Any = None  # what it answered, once it has
     _error: BaseException | None = None
     on_wait: Callable[[], None] | None = None  # called before it waits, each time: who is within it may set it a while
 
@@ -119,7 +119,7 @@ class Run(Generic[T]):
         error = self.exception()
         if error is not None:
             raise error
-        return cast(T, self._value)
+        return cast(T, self.value)
 
     def add_done_callback(self, fn: Callable[[Run[T]], object], *, context: contextvars.Context | None = None) -> None:
         """Call `fn` with this Run in the turn after its end."""
@@ -244,7 +244,7 @@ class Run(Generic[T]):
 
     def _end(self, value: Any, error: BaseException | None) -> None:
         self._ended = True
-        self._value = value
+        self.value = value
         self._error = error
         done = self._done
         if done is not None:

@@ -491,17 +491,18 @@ def client_of(contract: type[Contract], handler: Handler, caller: str = "", driv
 def _remote(operation: Operation) -> Callable[..., Awaitable[Any]]:
     binding = operation.binding
 
+    cancellable = operation.cancellable or operation.streams
+
     def method(self: Sibling, *args: Any, **kwargs: Any) -> Any:
         arguments = binding.arguments(args, kwargs, operation.id)
         if operation.streams:
-            return Pieces(lambda: begun(self, arguments))
-        if threadable.ioThread is not None and not threadable.isInIOThread():
-            return _call(self._handler, operation, arguments)  # the reactor's to begin, when `wait` has handed it over
-        return begun(self, arguments)
-
-    def begun(self: Sibling, arguments: dict[str, Any]) -> Call:
+            return Pieces(
+                lambda: Call(self._driver or Driver.of(), _call(self._handler, operation, arguments), cancellable)
+            )
         call = _call(self._handler, operation, arguments)
-        return Call(self._driver or Driver.of(), call, operation.cancellable or operation.streams)
+        if threadable.ioThread is not None and not threadable.isInIOThread():
+            return call  # the reactor's to begin, when `wait` has handed it over
+        return Call(self._driver or Driver.of(), call, cancellable)
 
     method.__name__ = operation.name
     method.__qualname__ = f"{operation.service}.{operation.name}"
@@ -540,13 +541,13 @@ class Call(Deferred[Any]):
         self._run = driver.start(call, self._ended)
 
     def _ended(self, run: Run[Any]) -> None:
-        error = defer.CancelledError() if run.cancelled() else run.exception()
         if self.called:
             return  # nobody waits; how it ended stands in the callee's log
-        if error is None:
-            self.callback(run.result())
-        else:
-            self.errback(Failure(error, type(error), error.__traceback__))
+        if not run.failed:
+            self.callback(run.value)
+            return
+        error = defer.CancelledError() if run.cancelled() else cast(BaseException, run.exception())
+        self.errback(Failure(error, type(error), error.__traceback__))
 
     def send(self, value: Any) -> Any:
         """As a coroutine's."""
