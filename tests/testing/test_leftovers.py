@@ -117,6 +117,7 @@ def test_a_timer_is_named_by_whom_it_would_call(timers, function, owner):
     assert [f"a timer of {__name__}.{owner}"] == before.remaining()
 
 
+@pytest.mark.skipif(hasattr(reactor, "_asyncioEventloop"), reason="a loop of its own does not tell of its timers")
 def test_a_timer_of_asyncio_is_named_by_what_it_would_call(timers):
     before = ReactorLeftovers()
 

@@ -22,18 +22,26 @@ def encoder(content_type: str) -> Callable[[Any], bytes]:
 async def decoded(
     pieces: AsyncIterator[bytes], content_type: str, decode: Callable[[bytes], Any]
 ) -> AsyncIterator[Any]:
-    """The values of lines, each by `decode`, wherever `pieces` break them; pieces of another media type as they are."""
-    if not content_type.startswith(LINES):
+    """The values of lines, each by `decode`, wherever `pieces` break them; pieces of another media type as they are.
+
+    Whoever closes this closes `pieces`: else a collector would, when and where it likes.
+    """
+    try:
+        if not content_type.startswith(LINES):
+            async for piece in pieces:
+                yield piece
+            return
+        rest = b""
         async for piece in pieces:
-            yield piece
-        return
-    rest = b""
-    async for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in filter(None, lines):
-            yield decode(line)
-    if rest:
-        yield decode(rest)
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in filter(None, lines):
+                yield decode(line)
+        if rest:
+            yield decode(rest)
+    finally:
+        close = getattr(pieces, "aclose", None)
+        if close is not None:
+            await close()
 
 
 def _line(value: Any) -> bytes:

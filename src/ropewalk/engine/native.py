@@ -10,6 +10,7 @@ import asyncio
 import os
 import socket
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from twisted.internet import tcp
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .site import Site
 
 
+listening: WeakSet[Any] = WeakSet()  # IListeningPorts whose connections a loop accepts: no reactor tells of them
 BACKLOG = 2048  # connections that wait to be accepted, as uvicorn has it: a crowd comes within one turn
 WAITING = 4096  # Linux's default net.core.somaxconn: no more connections than that can wait to be accepted
 
@@ -56,12 +58,14 @@ class _Accepting:
     def __init__(self, port: Any, server: asyncio.Task[Any]) -> None:
         self._port = port
         self._server = server
+        listening.add(self)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._port, name)
 
     def stopListening(self) -> Deferred[Any]:
         """As IListeningPort."""
+        listening.discard(self)
         if self._server.done():
             self._server.result().close()
         else:

@@ -88,6 +88,10 @@ class ReactorLeftovers:
         return any(self._is_known(getattr(each, "twisted", each)) for each in transports if each is not None)
 
     def _is_known(self, socket: Any) -> bool:
+        told = getattr(socket, "get_extra_info", None)  # of asyncio's transports
+        if told is not None:
+            ends = [told(each) for each in ("sockname", "peername")]
+            return any(isinstance(end, tuple) and end[1] in self._ports for end in ends)
         listener = getattr(socket, "server", None)  # of a connection that was accepted
         if any(socket is each or listener is each for each in self._sockets):
             return True
@@ -155,7 +159,9 @@ def _name(function: Callable[..., object]) -> str:
 def _sockets(reactor: Any) -> list[Any]:
     own = getattr(reactor, "_internalReaders", ())  # by which threads and signals wake it
     found: list[Any] = []
-    for each in (*reactor.getReaders(), *reactor.getWriters()):
+    native = sys.modules.get("ropewalk.engine.native")
+    accepted = [each for each in native.listening if each.reactor is reactor] if native is not None else []
+    for each in (*reactor.getReaders(), *reactor.getWriters(), *accepted):
         if each not in own and not any(each is other for other in found):
             found.append(each)
     return found
