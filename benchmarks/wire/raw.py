@@ -123,6 +123,8 @@ class Relay(Server):
         self.upstream.ask(self.answered)
 
     def answered(self, body: bytes) -> None:
+        if self.transport.is_closing():  # wrk has left at the end of its round; an error here would end `upstream`, too
+            return
         head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
         self.transport.write(head % (len(body), body))
 
