@@ -30,6 +30,10 @@ from ropewalk.telemetry.metrics import Calls
 LARGEST = 10 * AHEAD
 
 
+class Note(Struct):
+    text: str
+
+
 class Shelf(Service, name="shelf"):
     """Keeps what it is sent."""
 
@@ -53,6 +57,12 @@ class Shelf(Service, name="shelf"):
         except Exception as error:
             self.errors.append(error)
             raise
+
+    @post("/notes", max_body=20)
+    async def note(self, note: Note) -> int:
+        """How long it is."""
+        self.begun.append(note.text)
+        return len(note.text)
 
     @post("/unread")
     async def refuse(self, pages: AsyncIterable[bytes]) -> str:
@@ -140,6 +150,29 @@ def test_a_longer_body_than_is_taken_is_refused_before_the_operation_begins(anyw
     anywhere.send(head(LARGEST + 1) + b"a" * (LARGEST + 1))
 
     assert (anywhere.reply()[0], anywhere.shelf.begun) == (413, [])
+
+
+def test_a_small_body_is_whole_when_its_operation_begins(house):
+    house.send(head(14, "/notes", "POST") + b'{"text":')
+    assert house.shelf.begun == []
+
+    house.send(b'"abc"}')
+
+    assert house.reply() == (200, 3)
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+def test_a_body_that_another_operation_would_take_is_refused_before_the_rest_of_it_comes(house, framing):
+    if framing == "length":
+        house.send(head(AHEAD, "/notes", "POST") + b"a")
+    else:
+        house.send(
+            b"POST /notes HTTP/1.1\r\nHost: shelf\r\nTransfer-Encoding: chunked\r\n\r\n15\r\n%b\r\n" % (b"a" * 21)
+        )
+
+    status, problem = house.reply()
+    assert (status, problem["max_body"], house.shelf.begun) == (413, 20, [])
+    assert b"connection: close" in house.wire.value()
 
 
 # -- as it comes

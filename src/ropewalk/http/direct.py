@@ -67,7 +67,7 @@ def _needs_no_request(operation: Operation) -> bool:
 class Answering(Answer):
     """One exchange of one operation: the exchange's Receiver."""
 
-    __slots__ = ("_body", "_exchange", "_flow")
+    __slots__ = ("_body", "_exchange", "_flow", "_size")
 
     def __init__(
         self, wire: Wire, operation: Operation, path: Mapping[str, Any], headers: dict[str, str], exchange: Exchange
@@ -75,17 +75,23 @@ class Answering(Answer):
         super().__init__(wire, operation, path, headers)
         self._exchange = exchange
         self._body: list[bytes] = []
+        self._size = 0  # bytes that have come
         self._flow: Flow | None = None  # of a stream
 
     # -- the exchange's receiver
 
     def chunk(self, data: bytes) -> None:
         """As Receiver."""
-        self._body.append(data)
+        self._size += len(data)
+        if max(self._size, self._exchange.length or 0) <= self.operation.max_body:
+            self._body.append(data)
+        elif self.run is None:
+            self.begin()  # to be refused, before the rest comes; the listener takes what its largest operation does
 
     def complete(self) -> None:
         """As Receiver."""
-        self.begin()
+        if self.run is None:
+            self.begin()
 
     def lost(self) -> None:
         """As Receiver. Only what may be cancelled is, and a stream, which has no other reader; the rest runs on."""
@@ -110,8 +116,8 @@ class Answering(Answer):
         """As Payload."""
         if self._exchange.gone:
             raise gone(self.operation)
+        check_size(self.operation, max(self._size, self._exchange.length or 0))
         body = b"".join(self._body) if self._body else b""
-        check_size(self.operation, len(body))
         parts = parts_of(self._exchange.target, self.path, self.headers, body, self.operation.max_body)
         return self.operation.binding.decode(parts)
 
