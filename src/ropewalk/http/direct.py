@@ -83,15 +83,12 @@ class Answering(Answer):
     def chunk(self, data: bytes) -> None:
         """As Receiver."""
         self._size += len(data)
-        if max(self._size, self._exchange.length or 0) <= self.operation.max_body:
+        if self._size <= self.operation.max_body:  # else it will be refused; its listener takes what others want
             self._body.append(data)
-        elif self.run is None:
-            self.begin()  # to be refused, before the rest comes; the listener takes what its largest operation does
 
     def complete(self) -> None:
         """As Receiver."""
-        if self.run is None:
-            self.begin()
+        self.begin()
 
     def lost(self) -> None:
         """As Receiver. Only what may be cancelled is, and a stream, which has no other reader; the rest runs on."""
@@ -116,7 +113,7 @@ class Answering(Answer):
         """As Payload."""
         if self._exchange.gone:
             raise gone(self.operation)
-        check_size(self.operation, max(self._size, self._exchange.length or 0))
+        check_size(self.operation, self._size)
         body = b"".join(self._body) if self._body else b""
         parts = parts_of(self._exchange.target, self.path, self.headers, body, self.operation.max_body)
         return self.operation.binding.decode(parts)
