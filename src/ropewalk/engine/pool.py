@@ -114,7 +114,7 @@ class Pool:
 
     def _connected(self, driver: Any, server: Origin) -> ClientChannel:
         channel = cast(ClientChannel, driver.channel)
-        self._on_their_way[server] -= 1
+        self._has_come(server)
         if channel.ended:  # before anybody had it
             self._one_less(server)
             raise ConnectionLost()
@@ -124,7 +124,7 @@ class Pool:
         return channel
 
     def _failed(self, failure: Any, server: Origin) -> Any:
-        self._on_their_way[server] -= 1
+        self._has_come(server)
         self._one_less(server)
         return failure
 
@@ -158,6 +158,12 @@ class Pool:
         if not self._open[server]:
             del self._open[server]
         self._begin_waiting(server)
+
+    def _has_come(self, server: Origin) -> None:
+        """One that was on its way, or never will."""
+        self._on_their_way[server] -= 1
+        if not self._on_their_way[server]:
+            del self._on_their_way[server]
 
     def _begin_waiting(self, server: Origin) -> None:
         waiting = self._waiting.get(server)

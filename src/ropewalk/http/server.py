@@ -16,7 +16,6 @@ from klein import Klein
 from klein._resource import KleinResource
 from klein.interfaces import IKleinRequest
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
@@ -39,9 +38,6 @@ from .heads import read_headers, write_head, write_problem
 from .sessions import write_session
 from .streams import send_stream
 from .wire import Wire, check_size, check_stream, gone, parts_of
-
-_log = Logger("ropewalk.http")
-
 
 Behind = Callable[[IResource, str], IResource]
 
