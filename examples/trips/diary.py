@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from trips import TripBooked
 
-from ropewalk import Database, Service, Transaction, get, subscribe
+from ropewalk import Database, RopewalkError, Service, Transaction, get, subscribe
 
 metadata = sa.MetaData()
 lines = sa.Table(
@@ -17,6 +17,13 @@ lines = sa.Table(
 )
 
 
+BLOT = "blot"  # what the name of such a trip ends with
+
+
+class Illegible(RopewalkError):
+    """Raised for a trip that cannot be written down, however often it is tried."""
+
+
 class Diary(Service):
     """Writes down who travels."""
 
@@ -25,9 +32,11 @@ class Diary(Service):
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    @subscribe(TripBooked)
+    @subscribe(TripBooked, attempts=4, raises=(Illegible,))
     async def note(self, event: TripBooked) -> None:
         """Write a trip down."""
+        if event.trip.endswith(BLOT):
+            raise Illegible(f"{event.trip} cannot be written down.")
         await self._database.run(self._note, event)
 
     @get("/diaries/<traveller>")

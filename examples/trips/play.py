@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 import sqlalchemy as sa
-from diary import lines
+from diary import BLOT, lines
 from money import LIMIT, entries
 from msgspec import Struct
 from rooms import holds
@@ -133,15 +133,22 @@ def in_order(world: Any) -> None:
         assert noted == sorted(noted), f"the diary says of {stranger} {noted}"
 
 
+# The keys under which the diary was told what it cannot read, or write down.
+POISONED: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 DROPPED: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()  # the keys of which somebody has dropped a dead letter
 
 
 def nothing_passes_the_dead(world: Any) -> None:
     """What comes after a dead letter of its key waits for it; once that is dropped, a copy of it may die again."""
-    letters = sa.text("key FROM ropewalk_dead_letters WHERE subscription = 'diary.note' AND attempts > 0")
-    dead = world.database("diary").peek(lambda tx: set(tx.execute(sa.select(letters)).scalars()))
+    dead = _dead(world)
     for trip, stranger in read(world).strange:
         assert stranger not in dead - DROPPED.get(world, set()), f"{trip} is written down, and came after a dead letter"
+
+
+def _dead(world: Any) -> set[str]:
+    """The keys of dead letters of the diary."""
+    letters = sa.text("key FROM ropewalk_dead_letters WHERE subscription = 'diary.note' AND attempts > 0")
+    return world.database("diary").peek(lambda tx: set(tx.execute(sa.select(letters)).scalars()))
 
 
 def all_is_over(world: Any) -> None:
@@ -160,6 +167,12 @@ def nothing_dead(world: Any) -> None:
     for service in ("trips", "diary"):
         dead = world.database(service).peek(lambda tx: tx.execute(letters).all())
         assert not dead, f"{service} has dead letters: {dead}"
+
+
+def poison_is_dead(world: Any) -> None:
+    """What can never be written down was buried, unless somebody has dropped it since."""
+    waits = POISONED.get(world, set()) - DROPPED.get(world, set()) - _dead(world)
+    assert not waits, f"what the diary was told of {', '.join(sorted(waits))} is no dead letter"
 
 
 def no_tick_twice(world: Any) -> None:
@@ -184,7 +197,7 @@ ALWAYS = [
     nothing_passes_the_dead,
     no_tick_twice,
 ]
-EVENTUALLY = [all_is_over, nothing_dead]
+EVENTUALLY = [all_is_over, nothing_dead, poison_is_dead]
 
 
 def _new(random: Random, amount: int) -> Order:
@@ -274,7 +287,7 @@ async def withdraw(world: Any, random: Random) -> None:
 
 @workload(every=10.0, always=ALWAYS, eventually=EVENTUALLY)
 async def upgrade(world: Any, random: Random) -> None:
-    """The trips' next version books, too early: the diary buries what it cannot read, until somebody drops it."""
+    """The trips' next version books: the diary buries what it cannot read, or write, until somebody drops it."""
     stranger = f"{STRANGER}{random.randrange(16**8):08x}"
     trips = [f"{stranger}-{number}" for number in range(4)]
 
@@ -288,8 +301,11 @@ async def upgrade(world: Any, random: Random) -> None:
         for event in events:
             outbox.publish(tx, said(event))
 
+    blotted = TripBooked(trip=f"{trips[0]}-{BLOT}", traveller=stranger)
+    poison = random.choice([TripBookedSoon(trips=trips, traveller=stranger), blotted])
     later = [TripBooked(trip=trip, traveller=stranger) for trip in trips]
-    await world.database("trips").run(publish, TripBookedSoon(trips=trips, traveller=stranger), *later[:2])
+    await world.database("trips").run(publish, poison, *later[:2])
+    POISONED.setdefault(world, set()).add(stranger)
     await asyncio.sleep(random.uniform(0.0, 10.0))
     await world.database("trips").run(publish, *later[2:])
     await asyncio.sleep(random.uniform(10.0, 30.0))  # in which a relay finds what others have left

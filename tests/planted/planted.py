@@ -20,7 +20,7 @@ ROOT = HERE.parents[1]
 COPIED = ("src", "examples")  # folders of the checkout that a patch may touch
 HOTEL = "examples/hotel/system.toml"  # the system that a patch is hunted in, unless it names another one
 _FILE = re.compile(r"(?P<number>[0-9]{2})-(?P<name>[a-z][a-z-]*)\.patch")
-_FIELD = re.compile(r"^(Kind|Noticed|Guarantee|System): (.+(?:\n  .+)*)$", re.MULTILINE)
+_FIELD = re.compile(r"^(Kind|Noticed|Guarantee|System|Minutes): (.+(?:\n  .+)*)$", re.MULTILINE)
 
 
 class PatchFailed(Exception):
@@ -38,6 +38,7 @@ class Planted(Struct, frozen=True):
     patch: Path
     text: str  # of the whole file: the fields, an empty line, a unified diff from the checkout's root
     system: str = HOTEL  # in which it can be noticed: its file, from the checkout's root
+    minutes: str = "1"  # virtual minutes that a seed has to have: what it needs takes as long
 
     @property
     def files(self) -> tuple[str, ...]:

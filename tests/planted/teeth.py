@@ -1,6 +1,6 @@
 """Whether the simulator bites: every planted bug, hunted with the workload and the audit of its system.
 
-    python tests/planted/teeth.py [NUMBER ...] [--seeds 200] [--minutes 1] [--jobs 2] [--no-shrink]
+    python tests/planted/teeth.py [NUMBER ...] [--seeds 200] [--minutes M] [--jobs 2] [--no-shrink]
 
 For each bug: the first seed that finds it, how many events its shrunk story has, and what broke. Exit status 1 when one
 is not found. Each is hunted in an interpreter of its own, on a copy of the sources.
@@ -35,8 +35,8 @@ class Bite(Struct, frozen=True):
     broken: str
 
 
-def hunt(bug: Planted, *, seeds: int, minutes: float, jobs: int, shrink: bool) -> Bite:
-    """Hunt one bug; raises RuntimeError when the simulator itself fails."""
+def hunt(bug: Planted, *, seeds: int, minutes: float | None, jobs: int, shrink: bool) -> Bite:
+    """Hunt one bug, for as long as it says unless `minutes` does; raises RuntimeError when the simulator itself fails."""
     with tempfile.TemporaryDirectory(prefix="planted-") as folder:
         copy = Path(folder)
         planted(copy, bug.patch)
@@ -49,7 +49,7 @@ def hunt(bug: Planted, *, seeds: int, minutes: float, jobs: int, shrink: bool) -
             "--graveyard",
             str(copy / "graveyard"),
         ]
-        command += ["--seeds", str(seeds), "--minutes", str(minutes), "--jobs", str(jobs)]
+        command += ["--seeds", str(seeds), "--minutes", str(minutes or bug.minutes), "--jobs", str(jobs)]
         command += [] if shrink else ["--no-shrink"]
         environment = {**os.environ, "PYTHONPATH": python_path(copy, bug.system)}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("numbers", nargs="*", type=int)
     parser.add_argument("--seeds", type=int, default=200)
-    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--minutes", type=float, help="virtual, of each seed (default: what the bug says, mostly 1)")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--no-shrink", action="store_true")
     given = parser.parse_args()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -11,7 +12,7 @@ import msgspec
 import pytest
 from sqlalchemy import MetaData
 
-from ropewalk import Service, get
+from ropewalk import RopewalkError, Service, get
 from ropewalk.testing import Fault, World
 from ropewalk.testing.faults import DOING, KINDS, do, draw, hurt
 
@@ -20,9 +21,11 @@ HOSTS = ("here/1", "here/2", "there/1", "there/2", "there/database")
 ENDS = {
     "crash": "restart",
     "crash-at-moment": "restart",
+    "crash-at-new-moment": "restart",
     "power": "restart",
     "partition": "heal",
     "partition-one-way": "heal",
+    "cut-off-at-new-moment": "heal",
     "isolate": "heal",
     "pause": "resume",
     "stop": "restart",
@@ -115,15 +118,37 @@ def test_whom_faults_befall_is_told_by_service():
 def test_every_fault_has_an_end_of_its_own(name):
     for seed in range(20):
         faults = KINDS[name](Random(seed), SERVICES, HOSTS, 5.0, 9.0)
-        first, *rest = faults
+        begun = [fault for fault in faults if fault.at == 5.0]
+        ends = [
+            (fault.kind if fault.kind in TWICE else ENDS[fault.kind], fault.target)
+            for fault in begun
+            if fault.kind != "reset"
+        ]
 
-        if first.kind in ENDS:
-            assert [(ENDS[first.kind], first.target)] == [(fault.kind, fault.target) for fault in rest]
-        elif first.kind in TWICE:
-            assert [(first.kind, first.target)] == [(fault.kind, fault.target) for fault in rest]
-        else:
-            assert ("reset", []) == (first.kind, rest)
-        assert all(fault.at == 9.0 for fault in rest)
+        assert begun
+        assert ends == [(fault.kind, fault.target) for fault in faults if fault.at == 9.0]
+        assert len(faults) == len(begun) + len(ends)
+
+
+def test_a_blackout_befalls_several_hosts_at_once():
+    dark = [KINDS["blackout"](Random(seed), SERVICES, HOSTS, 5.0, 9.0) for seed in range(40)]
+    together = [{fault.target for fault in faults if fault.kind == "power"} for faults in dark]
+
+    assert {2, 3, 4} == {len(hosts) for hosts in together}
+
+
+def test_what_is_cut_off_loses_its_database_or_its_broker():
+    hosts = (*HOSTS, "broker")
+    cut = [KINDS["cut off"](Random(seed), SERVICES, hosts, 5.0, 9.0)[0] for seed in range(80)]
+    pairs = {tuple(sorted(fault.target.split())) for fault in cut}
+
+    assert {
+        ("there", "there/database"),
+        ("there/1", "there/database"),
+        ("broker", "here"),
+        ("broker", "here/2"),
+    } <= pairs
+    assert all("broker" in pair or pair[1] == "there/database" for pair in pairs)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -154,7 +179,7 @@ def test_a_schedule_survives_json():
 
 @pytest.mark.parametrize("kind", DOING)
 def test_each_kind_can_be_done_and_is_counted(world, kind):
-    pair = kind in ("partition", "partition-one-way", "heal", "reset", "slow", "lossy")
+    pair = kind in ("partition", "partition-one-way", "cut-off-at-new-moment", "heal", "reset", "slow", "lossy")
     target = "here/1 there/2" if pair else "here" if kind == "slow-disk" else "here/1"
 
     do(world, Fault(0.0, kind, target, 1.0))
@@ -240,6 +265,41 @@ def test_a_crash_at_some_moment_comes_with_that_moment(world):
             assert "Unavailable" == type(error).__name__
 
     assert (True, False) == (before, world.hosts["here/1"].up)
+
+
+def test_a_crash_at_a_new_moment_counts_each_name_once(world):
+    def ask() -> None:
+        with suppress(RopewalkError):
+            world.run(world.client(Here).nothing())
+
+    do(world, Fault(0.0, "crash-at-new-moment", "here", 40.0))
+    for _ in range(40):
+        ask()
+    after_many_of_few_names = world.hosts["here/1"].up, world.hosts["here/2"].up
+    world.moments.disarm([world.hosts["here/1"], world.hosts["here/2"]])
+    do(world, Fault(world.now, "crash-at-new-moment", "here", 3.0))
+    ask()
+
+    assert (True, True) == after_many_of_few_names
+    assert [False, True] == sorted(world.hosts[name].up for name in ("here/1", "here/2"))
+
+
+def test_what_is_cut_off_at_a_new_moment_is_so_from_then_until_it_is_healed(world):
+    def refused() -> bool:
+        try:
+            world.run(world.client(There).nothing())
+        except RopewalkError:
+            return True
+        return False
+
+    do(world, Fault(0.0, "cut-off-at-new-moment", "there outside", 2.0))
+    cut_off = refused()
+    do(world, Fault(world.now, "heal", "there outside"))
+    healed = refused()
+    do(world, Fault(world.now, "cut-off-at-new-moment", "there outside", 2.0))
+    do(world, Fault(world.now, "heal", "there outside"))
+
+    assert [True, False, False] == [cut_off, healed, refused()]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 
 from .broker import NAME as BROKER
 from .hosts import EVERYTHING, OUTSIDE
-from .moments import ANY
+from .moments import ANY, NEW
 from .network import Link
 from .store import TAKES
 from .values import Fault
@@ -81,6 +81,11 @@ def _crash_at(random: Random, services: Any, hosts: Any, at: float, end: float) 
     return [Fault(at, "crash-at-moment", target, float(random.randint(1, 12))), Fault(end, "restart", target)]
 
 
+def _crash_at_new(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    target = _instance(random, hosts)
+    return [Fault(at, "crash-at-new-moment", target, float(random.randint(1, 40))), Fault(end, "restart", target)]
+
+
 def _power(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
     target = random.choice(list(hosts))
     return [Fault(at, "power", target), Fault(end, "restart", target)]
@@ -107,6 +112,47 @@ def _partition(random: Random, services: Any, hosts: Any, at: float, end: float)
 def _one_way(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
     target = _link(random, services, hosts)
     return [Fault(at, "partition-one-way", target), Fault(end, "heal", target)]
+
+
+def _supply(random: Random, services: Sequence[str], hosts: Sequence[str]) -> tuple[str, str] | None:
+    """A service or one of its instances, and what it keeps its data in or gets its events from; None: there is none."""
+    using = _whole(random, services, hosts)
+    database = f"{using.partition('/')[0]}/database"
+    supplies = [host for host in hosts if host in (database, BROKER)]
+    return (using, random.choice(supplies)) if supplies else None
+
+
+def _cut_off(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    pair = _supply(random, services, hosts)
+    if pair is None:
+        return _partition(random, services, hosts, at, end)
+    using, supply = pair
+    kind, target = random.choice(
+        (("partition", f"{using} {supply}"), ("partition-one-way", f"{supply} {using}"))  # asked, and no answer
+    )
+    return [Fault(at, kind, target), Fault(end, "heal", target)]
+
+
+def _cut_off_at_new(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    pair = _supply(random, services, hosts)
+    if pair is None:
+        return _crash_at_new(random, services, hosts, at, end)
+    using, supply = pair
+    target = f"{supply} {using}"
+    return [Fault(at, "cut-off-at-new-moment", target, float(random.randint(1, 40))), Fault(end, "heal", target)]
+
+
+def _slow_supply(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
+    pair = _supply(random, services, hosts)
+    if pair is None:
+        return _slow(random, services, hosts, at, end)
+    target = " ".join(pair)
+    return [Fault(at, "slow", target, round(random.uniform(0.05, 3.0), 3)), Fault(end, "slow", target, 0.0)]
+
+
+def _blackout(random: Random, services: Any, hosts: Sequence[str], at: float, end: float) -> list[Fault]:
+    dark = random.sample(list(hosts), min(random.choice(FEW) + 1, len(hosts)))
+    return [*(Fault(at, "power", host) for host in dark), *(Fault(end, "restart", host) for host in dark)]
 
 
 def _reset(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
@@ -187,11 +233,16 @@ Drawing = Callable[[Random, Any, Any, float, float], list[Fault]]
 KINDS: dict[str, Drawing] = {
     "crash": _crash,
     "crash at a moment": _crash_at,
+    "crash at a new moment": _crash_at_new,
     "crash of a service": _service,
     "crash of a database": _database,
     "power failure": _power,
     "partition": _partition,
     "one-way partition": _one_way,
+    "cut off": _cut_off,
+    "cut off at a new moment": _cut_off_at_new,
+    "slow supply": _slow_supply,
+    "blackout": _blackout,
     "reset": _reset,
     "slow link": _slow,
     "slow disk": _disk,
@@ -210,10 +261,14 @@ KINDS: dict[str, Drawing] = {
 DOING: dict[str, Callable[[Any, list[str], float], object]] = {
     "crash": lambda world, targets, value: world.crash(targets[0]),
     "crash-at-moment": lambda world, targets, value: world.crash(targets[0], at=ANY, nth=int(value)),
+    "crash-at-new-moment": lambda world, targets, value: world.crash(targets[0], at=NEW, nth=int(value)),
     "power": lambda world, targets, value: world.crash(targets[0], power=True),
     "restart": lambda world, targets, value: world.restart(targets[0]),
     "partition": lambda world, targets, value: world.partition(*targets),
     "partition-one-way": lambda world, targets, value: world.partition(*targets, one_way=True),
+    "cut-off-at-new-moment": lambda world, targets, value: world.partition(
+        *targets, one_way=True, at=NEW, nth=int(value)
+    ),
     "heal": lambda world, targets, value: world.heal(*targets),
     "reset": lambda world, targets, value: world.reset(*targets),
     "slow": lambda world, targets, value: world.link(*targets, latency=(value, 2 * value) if value else Link().latency),

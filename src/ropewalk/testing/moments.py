@@ -1,4 +1,4 @@
-"""The named moments of a run: what publishes them, who listens, and who dies there.
+"""The named moments of a run: what publishes them, who listens, and what befalls a host there.
 
 Before and after each effect there is one, on the host that has the effect: `before:charge` and `after:charge` of a
 call, at the caller and at the callee; of a function given to `Database.run`, and within it of each statement
@@ -7,16 +7,17 @@ call, at the caller and at the callee; of a function given to `Database.run`, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from .hosts import Host, Reactor
 
 ANY = "any moment"
+NEW = "a new moment"  # of another name than all since it was armed: what is seldom comes as soon as what is frequent
 HESITATES = 0.25  # the share of its moments at which a host that hesitates does
 
 
@@ -25,40 +26,52 @@ class Stopped(BaseException):
 
 
 class Armed(Struct):
-    """A crash that waits for its moment."""
+    """What befalls a host when it comes to its moment."""
 
     hosts: Sequence[Host]
-    moment: str  # or ANY
+    moment: str  # or ANY, or NEW
     nth: int  # how many of them it still waits for
-    power: bool
+    does: Callable[[Host, str], bool]  # it, there and then; whether that host's process is dead now
+    parts: Collection[Host] = ()  # that it parts from each other: what they are healed of
+    met: set[str] = field(default_factory=set)  # the names of moments so far
+
+    def counts(self, host: Host, name: str) -> bool:
+        """Whether it waits for this moment there."""
+        if host not in self.hosts or (self.moment == NEW and name in self.met):
+            return False
+        self.met.add(name)
+        return self.moment in (name, ANY, NEW)
 
 
 class Moments:
     """The moments of one World."""
 
-    def __init__(self, kill: Callable[[Host, str, bool], object]) -> None:
-        """`kill(host, moment, power)`."""
-        self._kill = kill
+    def __init__(self) -> None:
         self._armed: list[Armed] = []
         self.heard: list[tuple[str, str]] | None = None  # (host, moment) of all, when somebody wants to know
 
-    def arm(self, hosts: Sequence[Host], moment: str, nth: int, power: bool) -> None:
-        """Kill one of `hosts` when it comes to `moment` for the `nth` time from now.
+    def arm(self, armed: Armed) -> None:
+        """It befalls one of its hosts when that comes to its moment for the nth time from now.
 
         Raises ValueError for what is no moment.
         """
-        when, colon, effect = moment.partition(":")
-        if moment != ANY and (when not in ("before", "after") or not colon or not effect):
-            raise ValueError(f'at: expected a moment like "before:charge" or "after:charge", got {moment!r}.')
-        if nth < 1:
-            raise ValueError(f"nth: expected 1 for the next time, or more, got {nth!r}.")
-        self._armed.append(Armed(tuple(hosts), moment, nth, power))
+        when, colon, effect = armed.moment.partition(":")
+        if armed.moment not in (ANY, NEW) and (when not in ("before", "after") or not colon or not effect):
+            raise ValueError(f'at: expected a moment like "before:charge" or "after:charge", got {armed.moment!r}.')
+        if armed.nth < 1:
+            raise ValueError(f"nth: expected 1 for the next time, or more, got {armed.nth!r}.")
+        self._armed.append(armed)
 
-    def disarm(self, hosts: Sequence[Host]) -> None:
+    def disarm(self, hosts: Collection[Host]) -> None:
         """None of `hosts` dies at a moment any more."""
         for armed in self._armed:
-            armed.hosts = [host for host in armed.hosts if host not in hosts]
+            if not armed.parts:
+                armed.hosts = [host for host in armed.hosts if host not in hosts]
         self._armed = [armed for armed in self._armed if armed.hosts]
+
+    def heal(self, hosts: Collection[Host]) -> None:
+        """What would part these from each other does not."""
+        self._armed = [armed for armed in self._armed if not armed.parts or not set(armed.parts) <= set(hosts)]
 
     def now(self, reactor: Reactor, name: str) -> None:
         """A moment in plain code; raises Stopped when its process is dead or dies there."""
@@ -80,13 +93,13 @@ class Moments:
             return True
         if self.heard is not None:
             self.heard.append((reactor.host.name, name))
-        for armed in self._armed:
-            if armed.moment in (name, ANY) and reactor.host in armed.hosts:
+        for armed in tuple(self._armed):
+            if armed.counts(reactor.host, name):
                 armed.nth -= 1
                 if armed.nth == 0:
                     self._armed.remove(armed)
-                    self._kill(reactor.host, name, armed.power)
-                    return True
+                    if armed.does(reactor.host, name):
+                        return True
         return False
 
 

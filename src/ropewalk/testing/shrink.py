@@ -31,9 +31,11 @@ BUDGET = 200  # simulations: at a few hundred virtual minutes a second, a minute
 _ENDS = {
     "crash": "restart",
     "crash-at-moment": "restart",
+    "crash-at-new-moment": "restart",
     "power": "restart",
     "partition": "heal",
     "partition-one-way": "heal",
+    "cut-off-at-new-moment": "heal",
     "hold": "release",
     "pause": "resume",
     "stop": "restart",
@@ -42,6 +44,9 @@ _ENDS = {
     "slow": "slow",
     "slow-disk": "slow-disk",
     "lossy": "lossy",
+    "sluggish": "sluggish",
+    "narrow": "narrow",
+    "isolate": "heal",
     "jump": "jump",
     "drift": "drift",
 }

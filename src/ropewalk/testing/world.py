@@ -13,6 +13,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,7 +31,7 @@ from .driving import SWEEP, Driven
 from .hosts import EVERYTHING, OUTSIDE, Host, Reactor
 from .instance import INSTANT, Instance, SimulatedClient, UnderWay
 from .leftovers import name_of
-from .moments import Moments
+from .moments import Armed, Moments
 from .scripted import Script
 from .store import TAKES, DatabaseHost, LookingDatabase
 from .tcp import End
@@ -62,7 +63,7 @@ class World(Driven):
         """
         if wire not in ("http", "direct"):
             raise ValueError(f'wire: expected "http" or "direct", got {wire!r}.')
-        super().__init__(seed, trace, sweep, Moments(self._kill_at))
+        super().__init__(seed, trace, sweep, Moments())
         self.wire = wire
         self.processes: dict[str, Instance] = {}
         self.crashes: Counter[str] = Counter()
@@ -122,14 +123,23 @@ class World(Driven):
 
     # -- what may go wrong
 
-    def partition(self, a: str, b: str, one_way: bool = False) -> None:
-        """Nothing gets from `a` to `b`, which "*" is all others, nor back unless `one_way`; what is sent is held."""
+    def partition(self, a: str, b: str, one_way: bool = False, at: str | None = None, *, nth: int = 1) -> None:
+        """Nothing gets from `a` to `b`, which "*" is all others, nor back unless `one_way`; what is sent is held.
+
+        With `at`, when an instance of theirs next comes to that moment, as for `crash`; unless it is healed first.
+        """
+        if at is not None:
+            ends = [*self._named(a), *(self._named(b) if b != EVERYTHING else ())]
+            does = partial(self._part_at, a, b, one_way)
+            self.moments.arm(Armed(self._with_moments(ends, f"{a} and {b}"), at, nth, does, parts=ends))
+            return
         self._fault(f"partition {a} {'→' if one_way else '↔'} {b}")
         self._links(a, b, both=not one_way, blocked=True)
 
     def heal(self, a: str | None = None, b: str | None = None) -> None:
         """The links between `a` and `b` work again, by default all; what was held arrives."""
         self._fault(f"heal {a or ''} {b or ''}".strip())
+        self.moments.heal([*self._some(a), *self._some(b)])
         for source in self._some(a):
             for target in self._some(b):
                 for one, other in ((source, target), (target, source)):
@@ -167,9 +177,7 @@ class World(Driven):
         if self.hosts[OUTSIDE] in hosts:
             raise ValueError("The test itself is outside; it cannot crash.")
         if at is not None:
-            if any(self._serves(host) for host in hosts):
-                raise ValueError(f"at: moments are those of instances; {name} is none: name a service.")
-            self.moments.arm(hosts, at, nth, power)
+            self.moments.arm(Armed(self._with_moments(hosts, name), at, nth, partial(self._kill_at, power)))
             return
         for host in hosts:
             if host.up:
@@ -266,7 +274,8 @@ class World(Driven):
     def calm(self) -> None:
         """All faults end: links are as usual, clocks right, everything runs, nothing improbable happens."""
         self._buggify = None
-        self.moments.disarm(list(self.hosts.values()))
+        self.moments.disarm(self.hosts.values())
+        self.moments.heal(self.hosts.values())
         self.network.usual()
         for server in self._databases.values():
             server.takes = TAKES
@@ -489,9 +498,22 @@ class World(Driven):
             self._again.remove(host.name)
             self.restart(host.name)
 
-    def _kill_at(self, host: Host, moment: str, power: bool) -> None:
+    def _kill_at(self, power: bool, host: Host, moment: str) -> bool:
         self.tell(host, "fault", f"crash {host.name} {moment}")
         self._kill(host, power=power)
+        return True
+
+    def _part_at(self, a: str, b: str, one_way: bool, host: Host, moment: str) -> bool:
+        self.tell(host, "fault", f"at {moment} of {host.name}")
+        self.partition(a, b, one_way)
+        return False
+
+    def _with_moments(self, hosts: Sequence[Host], name: str) -> Sequence[Host]:
+        """Those of `hosts` that come to moments; raises ValueError when none does."""
+        instances = [host for host in hosts if not self._serves(host) and host.name != OUTSIDE]
+        if not instances:
+            raise ValueError(f"at: moments are those of instances; {name} is none: name a service.")
+        return instances
 
     def _named(self, name: str) -> list[Host]:
         """The hosts a name means; raises ValueError for one that means none."""
