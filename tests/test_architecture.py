@@ -103,7 +103,7 @@ ALLOWED = {
         "driver.py",
         "twisted.internet.reactor",
     ): "Driver.of, given no reactor, takes the installed one; never in an operation",
-    ("driver.py", "threading"): "what a thread is in is asked of it; none is started, and nobody waits",
+    ("reactor_loop.py", "threading"): "what a thread is in is asked of it; none is started, and nobody waits",
     ("store/commits.py", "threading.Lock"): "it has the threads of those stores that have any; a World's has none",
     ("testing/guards.py", "threading"): "it closes these ways, and must know in which thread",
     ("testing/guards.py", "time.gmtime"): "likewise: what it answers is of the simulated time",

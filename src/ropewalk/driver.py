@@ -3,8 +3,7 @@
 * `Driver(reactor).run(coroutine)` is the door from Twisted: it answers with a Deferred.
 * `Run` steps one coroutine. To asyncio it is the current task, so `asyncio.timeout`, `TaskGroup`, `gather` and locks
   work on it; what it spawns are Runs too. A coroutine that never suspends is finished when `start` returns.
-* `ReactorLoop` is the event loop asyncio sees on a reactor that has none of its own: time, callbacks and threads of
-  that reactor, no sockets. On Twisted's asyncio reactor the real loop is used.
+* On Twisted's asyncio reactor it runs on the real loop, on any other on a `ReactorLoop`.
 
 Cancellation has one meaning inside: `asyncio.CancelledError` at the await, whatever was awaited there; a Deferred that
 is waited for is cancelled first. Outside, the Deferred of `run` fails with Twisted's `CancelledError`.
@@ -15,24 +14,20 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-import threading
-from asyncio import events, tasks
-from collections import deque
+from asyncio import tasks
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any, Generic, NoReturn, TypeVar, TypeVarTuple, cast
+from typing import Any, Generic, TypeVar, cast
 
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
-_log = Logger("ropewalk.driver")
+from .reactor_loop import ReactorLoop, enter, here, leave
 
-_get_running_loop = events._get_running_loop
-_set_running_loop = events._set_running_loop
+T = TypeVar("T")
+_log = Logger("ropewalk.driver")
 
 if sys.version_info >= (3, 12):
     _swap_current_task = tasks._swap_current_task  # type: ignore[attr-defined]
@@ -46,14 +41,6 @@ else:
         else:
             _current_tasks[loop] = task
         return outer
-
-
-class _Here(threading.local):
-    loops = 0  # that were made the running one in this thread, within one another
-    loop: asyncio.AbstractEventLoop | None = None  # the innermost of them
-
-
-_here = _Here()
 
 
 class Run(Generic[T]):
@@ -213,8 +200,8 @@ class Run(Generic[T]):
         self._waiting = None
         loop = self._loop
         # To ask asyncio whether it is the running one costs a system call before Python 3.12.
-        enters = _here.loops > 0 or not loop.is_running() or type(loop) is ReactorLoop
-        outer_loop = _enter(loop) if enters else None
+        enters = here.loops > 0 or not loop.is_running() or type(loop) is ReactorLoop
+        outer_loop = enter(loop) if enters else None
         outer_task = _swap_current_task(loop, self)
         try:
             if error is None:
@@ -235,7 +222,7 @@ class Run(Generic[T]):
         finally:
             _swap_current_task(loop, outer_task)
             if enters:
-                _leave(loop, outer_loop)
+                leave(loop, outer_loop)
         if self._must_cancel and error is None:  # asked for in the last step: there was no await left to meet it at
             error = asyncio.CancelledError()
         self._end(value, error)
@@ -519,27 +506,8 @@ def _failure(error: BaseException) -> Failure:
     return Failure(error, type(error), error.__traceback__)
 
 
-def _enter(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop | None:
-    """Make `loop` the running one, as asyncio's own are from their start on; `_leave` is given what this returns."""
-    if _here.loop is loop:
-        return loop
-    outer = _get_running_loop()
-    if outer is not loop:
-        _set_running_loop(loop)
-        _here.loops += 1
-        _here.loop = loop
-    return outer
-
-
-def _leave(loop: asyncio.AbstractEventLoop, outer: asyncio.AbstractEventLoop | None) -> None:
-    if outer is not loop:
-        _set_running_loop(outer)
-        _here.loops -= 1
-        _here.loop = outer if _here.loops else None
-
-
 def _loop_of(reactor: IReactorTime) -> ReactorLoop:
-    return ReactorLoop(reactor)  # type: ignore[abstract]  # what it refuses is filled in below
+    return ReactorLoop(reactor, Spawned)  # type: ignore[abstract]  # what it refuses is filled in beside it
 
 
 def _of_loop(loop: asyncio.AbstractEventLoop) -> Driver:
@@ -562,142 +530,3 @@ def _accept_deferreds(loop: asyncio.AbstractEventLoop) -> None:
 
 def _task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
     return asyncio.Task(coroutine, loop=loop, **options)
-
-
-class _Timer(asyncio.TimerHandle):
-    __slots__ = ("delayed",)
-    delayed: IDelayedCall
-
-
-class ReactorLoop(asyncio.AbstractEventLoop):
-    """What asyncio sees as its event loop on a reactor without one: that reactor's time, callbacks and threads."""
-
-    needs_sockets = (
-        "needs an asyncio loop with sockets, which this reactor has not: start the process under `twistd -n ropewalk`, "
-        "`twistd --reactor=asyncio` or after ropewalk.engine.install()."
-    )
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        self._ready: deque[asyncio.Handle] = deque()
-
-    def time(self) -> float:
-        """The reactor's clock, in seconds."""
-        return cast(float, self._reactor.seconds())
-
-    def is_running(self) -> bool:
-        """Always: whoever can ask runs on it."""
-        return True
-
-    def is_closed(self) -> bool:
-        """Never: it lives as long as its reactor."""
-        return False
-
-    def get_debug(self) -> bool:
-        """Off: asyncio's debug mode is for its own loops."""
-        return False
-
-    def call_soon(
-        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
-    ) -> asyncio.Handle:
-        """Call in the reactor's next turn."""
-        handle = asyncio.Handle(callback, args, self, context)
-        # One timer for all of a turn, in the order they came: the reactor keeps no order among equal times.
-        if not self._ready:
-            self._reactor.callLater(0, self._call_ready)
-        self._ready.append(handle)
-        return handle
-
-    def call_soon_threadsafe(
-        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
-    ) -> asyncio.Handle:
-        """Call in the reactor's thread, from any thread."""
-        handle = asyncio.Handle(callback, args, self, context)
-        self._reactor.callFromThread(self._call, handle)
-        return handle
-
-    def call_later(
-        self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
-    ) -> asyncio.TimerHandle:
-        """Call after `delay` seconds."""
-        return self.call_at(self.time() + delay, callback, *args, context=context)
-
-    def call_at(
-        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
-    ) -> asyncio.TimerHandle:
-        """Call when the reactor's clock shows `when`."""
-        timer = _Timer(when, callback, args, self, context)
-        timer.delayed = self._reactor.callLater(max(0.0, when - self.time()), self._call, timer)
-        return timer
-
-    def _timer_handle_cancelled(self, timer: asyncio.TimerHandle) -> None:
-        delayed = cast(_Timer, timer).delayed
-        if delayed.active():
-            delayed.cancel()
-
-    def _call_ready(self) -> None:
-        batch, self._ready = self._ready, deque()
-        try:
-            while batch:
-                self._call(batch.popleft())
-        finally:
-            if batch:  # the process is asked to end; whoever catches that may go on
-                self._ready.extendleft(reversed(batch))
-                self._reactor.callLater(0, self._call_ready)
-
-    def _call(self, handle: asyncio.Handle) -> None:
-        if handle.cancelled():
-            return
-        outer = _enter(self)
-        try:
-            handle._run()
-        finally:
-            _leave(self, outer)
-
-    def create_future(self) -> asyncio.Future[Any]:
-        """A Future of this loop."""
-        return asyncio.Future(loop=self)
-
-    def create_task(self, coro: Any, *, name: str | None = None, context: Any = None, **_: Any) -> Any:
-        """A Run, which starts in the next turn."""
-        return Spawned(coro, self, context, name)
-
-    def get_task_factory(self) -> None:
-        """None: every task is a Run."""
-
-    def run_in_executor(self, executor: Any, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
-        """Call in `executor`, by default the reactor's thread pool."""
-        if executor is not None:
-            return asyncio.wrap_future(executor.submit(func, *args), loop=self)
-        from twisted.internet.threads import deferToThreadPool
-
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), func, *args).asFuture(self)
-
-    def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Log what asyncio could not hand to anybody."""
-        error = context.get("exception")
-        if error is not None:
-            _log.failure("{message}", _failure(error), message=context.get("message"))
-        else:
-            _log.error("{message}", message=context.get("message"))
-
-    def default_exception_handler(self, context: dict[str, Any]) -> None:
-        """As `call_exception_handler`."""
-        self.call_exception_handler(context)
-
-
-def _refuse(name: str) -> Callable[..., NoReturn]:
-    def refuse(self: ReactorLoop, *args: Any, **kwargs: Any) -> NoReturn:
-        raise RuntimeError(f"loop.{name}() {ReactorLoop.needs_sockets}")
-
-    return refuse
-
-
-for _name in (
-    "create_connection create_server create_unix_connection create_unix_server create_datagram_endpoint "
-    "connect_accepted_socket start_tls sendfile getaddrinfo getnameinfo connect_read_pipe connect_write_pipe "
-    "subprocess_shell subprocess_exec add_reader remove_reader add_writer remove_writer sock_recv sock_recv_into "
-    "sock_recvfrom sock_recvfrom_into sock_sendall sock_sendto sock_connect sock_accept sock_sendfile "
-    "add_signal_handler remove_signal_handler run_forever run_until_complete stop close"
-).split():
-    setattr(ReactorLoop, _name, _refuse(_name))
