@@ -747,6 +747,33 @@ def test_the_nth_time_is_counted(world, ledger):
     unavailable(world, ledger.write(3))
 
 
+@pytest.mark.parametrize(("at", "left"), [("before:write", 0), ("after:insert/commit", 1)])
+def test_a_partition_at_a_moment_begins_with_it_and_ends_when_it_is_healed(world, ledger, at, left):
+    world.partition("ledger", "ledger/database", at=at)
+
+    unavailable(world, ledger.write(1))
+    lost = len(written(world))
+    world.heal()
+
+    assert left == lost
+    assert "EUR" == world.run(ledger.write(2))
+
+
+def test_a_partition_that_is_healed_before_its_moment_does_not_come(world, ledger):
+    world.partition("ledger", "ledger/database", at="before:write", nth=2)
+    world.partition("till", "ledger/database", at="before:write")
+    world.heal("ledger", "ledger/database")
+
+    assert ["EUR", "EUR"] == [world.run(ledger.write(number)) for number in (1, 2)]
+
+
+def test_moments_are_those_of_instances(world):
+    with pytest.raises(ValueError, match="name a service"):
+        world.crash("ledger/database", at="before:write")
+    with pytest.raises(ValueError, match="name a service"):
+        world.partition("ledger/database", "outside", at="before:write")
+
+
 def test_a_crash_at_a_frame_is_before_or_after_its_bytes_are_taken():
     def left(at: str) -> int:
         with World([Ledger], instances=1) as world:
