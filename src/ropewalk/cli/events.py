@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from .common import as_json, ask, at_port, clock, in_data, needed_target, of_service, refusing, row, table, target, warn
+from .common import Asked, clock, needed_target, of_running, row, target
 
 if TYPE_CHECKING:
     from ..runtime.operating import LetterLine, LetterWhole, SubscriptionLine
@@ -30,78 +29,50 @@ def events() -> None:
 
 @events.command(name="list")
 @target
-@of_service
 @of_subscription
-@at_port
-@in_data
-@as_json
-@refusing
-def list_(
-    target: str, service: str | None, subscription: str | None, port: int | None, data: Path | None, as_json: bool
-) -> None:
+@of_running
+def list_(asked: Asked, subscription: str | None) -> None:
     """List the dead letters of TARGET, of each service the oldest hundred."""
 
-    async def work(running: Running) -> tuple[Running, list[LetterLine]]:
-        return running, [
+    async def letters(running: Running) -> list[LetterLine]:
+        return [
             line
             for service, client in running.clients.items()
             for line in await client.list_dead_letters(service, subscription)
         ]
 
-    running, lines = ask(target, service, port, data, work)
-    if as_json:
-        click.echo(msgspec.json.encode(lines))
-    elif lines:
-        table([_listed(line) for line in lines])
-    else:
-        click.echo(f"{target}: there are no dead letters.")
-    warn(running)
+    asked.list(letters, _listed, "there are no dead letters.")
 
 
 @events.command()
 @target
-@of_service
-@at_port
-@in_data
-@as_json
-@refusing
-def subscriptions(target: str, service: str | None, port: int | None, data: Path | None, as_json: bool) -> None:
+@of_running
+def subscriptions(asked: Asked) -> None:
     """List the subscriptions of TARGET, how far each lags behind, and what it could not handle.
 
     What is handled is counted since the process that was asked began.
     """
 
-    async def work(running: Running) -> tuple[Running, list[SubscriptionLine]]:
-        return running, [
+    async def lines(running: Running) -> list[SubscriptionLine]:
+        return [
             line for service, client in running.clients.items() for line in await client.list_subscriptions(service)
         ]
 
-    running, lines = ask(target, service, port, data, work)
-    if as_json:
-        click.echo(msgspec.json.encode(lines))
-    elif lines:
-        table([_subscribed(line) for line in lines])
-    else:
-        click.echo(f"{target}: nobody subscribes to anything.")
-    warn(running)
+    asked.list(lines, _subscribed, "nobody subscribes to anything.")
 
 
 @events.command()
 @needed_target
 @of_number
-@of_service
-@at_port
-@in_data
-@as_json
-@refusing
-def show(target: str, number: int, service: str | None, port: int | None, data: Path | None, as_json: bool) -> None:
+@of_running
+def show(asked: Asked, number: int) -> None:
     """Show a dead letter of TARGET with its event."""
 
     async def work(running: Running) -> LetterWhole:
         return (await _held(running, number))[1]
 
-    whole = ask(target, service, port, data, work)
-    if as_json:
+    whole = asked.ask(work)
+    if asked.as_json:
         click.echo(msgspec.json.encode(whole))
         return
     facts = {
@@ -116,30 +87,17 @@ def show(target: str, number: int, service: str | None, port: int | None, data: 
         if value:
             click.echo(f"{click.style(f'{name:<11}', bold=True)}{value}")
     click.echo(f"\n{json.dumps(whole.cloud_event, indent=2, ensure_ascii=False)}")
-    command = f"ropewalk events {{}} {target} {whole.number} --service {whole.service}"
+    command = f"ropewalk events {{}} {asked.target} {whole.number} --service {whole.service}"
     click.echo(f"\nTo have it tried again: `{command.format('replay')}`. To forget it: `{command.format('drop')}`.")
 
 
 @events.command()
 @needed_target
 @click.argument("number", type=click.IntRange(1), required=False)
-@of_service
 @of_subscription
 @click.option("--all", "all_", is_flag=True, help="All there are.")
-@at_port
-@in_data
-@as_json
-@refusing
-def replay(
-    target: str,
-    number: int | None,
-    service: str | None,
-    subscription: str | None,
-    all_: bool,
-    port: int | None,
-    data: Path | None,
-    as_json: bool,
-) -> None:
+@of_running
+def replay(asked: Asked, number: int | None, subscription: str | None, all_: bool) -> None:
     """Have a dead letter of TARGET tried again: NUMBER, those of a --subscription, or --all.
 
     In order, each with what waits behind it. What fails again is a dead letter again.
@@ -156,25 +114,24 @@ def replay(
         said = Replay(number, subscription)
         return {name: (await running.clients[name].replay_dead_letters(name, said)).count for name in chosen}
 
-    counts = {name: count for name, count in ask(target, service, port, data, work).items() if count}
-    if as_json:
+    counts = {name: count for name, count in asked.ask(work).items() if count}
+    if asked.as_json:
         click.echo(json.dumps(counts))
-    elif not counts:
-        click.echo(f"{target}: there are no such dead letters.")
-    for name, count in counts.items() if not as_json else ():
+        return
+    if not counts:
+        click.echo(f"{asked.target}: there are no such dead letters.")
+    for name, count in counts.items():
         which = f"dead letter {number}" if number is not None else f"{count} dead letter{'s' if count > 1 else ''}"
-        click.echo(f"{name}: {which} will be tried again. `ropewalk events list {target}` shows what failed again.")
+        click.echo(
+            f"{name}: {which} will be tried again. `ropewalk events list {asked.target}` shows what failed again."
+        )
 
 
 @events.command()
 @needed_target
 @of_number
-@of_service
-@at_port
-@in_data
-@as_json
-@refusing
-def drop(target: str, number: int, service: str | None, port: int | None, data: Path | None, as_json: bool) -> None:
+@of_running
+def drop(asked: Asked, number: int) -> None:
     """Forget a dead letter of TARGET, as if it had been handled; what waits behind it goes on."""
 
     async def work(running: Running) -> LetterWhole:
@@ -182,8 +139,8 @@ def drop(target: str, number: int, service: str | None, port: int | None, data: 
         dropped: LetterWhole = await running.clients[service].drop_dead_letter(service, number)
         return dropped
 
-    dropped = ask(target, service, port, data, work)
-    if as_json:
+    dropped = asked.ask(work)
+    if asked.as_json:
         click.echo(msgspec.json.encode(dropped))
         return
     behind = f" What waits behind it under the key {dropped.key!r} goes on." if dropped.key else ""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from .common import as_json, ask, at_port, clock, in_data, needed_target, of_service, refusing, row, table, target, warn
+from .common import Asked, clock, needed_target, of_running, row, table, target
 
 if TYPE_CHECKING:
     from ..runtime.operating import Attempt, SagaLine, SagaWhole, Step
@@ -31,60 +30,36 @@ def sagas() -> None:
 
 @sagas.command(name="list")
 @target
-@of_service
 @click.option("--state", type=click.Choice(STATES), help="In this state alone.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="The latest so many.")
 @click.option("--jobs", is_flag=True, help="With what was done in the background or at times and completed.")
-@at_port
-@in_data
-@as_json
-@refusing
-def list_(
-    target: str,
-    service: str | None,
-    state: str | None,
-    limit: int,
-    jobs: bool,
-    port: int | None,
-    data: Path | None,
-    as_json: bool,
-) -> None:
+@of_running
+def list_(asked: Asked, state: str | None, limit: int, jobs: bool) -> None:
     """List the sagas of TARGET, the latest first."""
 
-    async def work(running: Running) -> tuple[Running, list[SagaLine]]:
-        lines = [
+    async def lines(running: Running) -> list[SagaLine]:
+        found = [
             line
             for service, client in running.clients.items()
             for line in await client.list_sagas(service, state, limit, jobs)
         ]
-        return running, sorted(lines, key=lambda line: line.started, reverse=True)[:limit]
+        return sorted(found, key=lambda line: line.started, reverse=True)[:limit]
 
-    running, lines = ask(target, service, port, data, work)
-    if as_json:
-        click.echo(msgspec.json.encode(lines))
-    elif lines:
-        table([_listed(line) for line in lines])
-    else:
-        click.echo(f"{target}: there are no sagas{f' that are {state}' if state else ''}.")
-    warn(running)
+    asked.list(lines, _listed, f"there are no sagas{f' that are {state}' if state else ''}.")
 
 
 @sagas.command()
 @needed_target
 @of_id
-@of_service
-@at_port
-@in_data
-@as_json
-@refusing
-def show(target: str, id: str, service: str | None, port: int | None, data: Path | None, as_json: bool) -> None:
+@of_running
+def show(asked: Asked, id: str) -> None:
     """Show a saga of TARGET: what it was given, each step and what came of it, what it waits for."""
 
     async def work(running: Running) -> SagaWhole:
         return (await _held(running, id))[1]
 
-    whole = ask(target, service, port, data, work)
-    if as_json:
+    whole = asked.ask(work)
+    if asked.as_json:
         click.echo(msgspec.json.encode(whole))
         return
     for name, value in heading(whole):
@@ -93,7 +68,7 @@ def show(target: str, id: str, service: str | None, port: int | None, data: Path
     if rows:
         click.echo()
         table(rows)
-    hint = advice(whole, target)
+    hint = advice(whole, asked.target)
     if hint:
         click.echo(f"\n{hint}")
 
@@ -103,21 +78,8 @@ def show(target: str, id: str, service: str | None, port: int | None, data: Path
 @of_id
 @click.argument("name")
 @click.argument("value", default="null")
-@of_service
-@at_port
-@in_data
-@as_json
-@refusing
-def signal(
-    target: str,
-    id: str,
-    name: str,
-    value: str,
-    service: str | None,
-    port: int | None,
-    data: Path | None,
-    as_json: bool,
-) -> None:
+@of_running
+def signal(asked: Asked, id: str, name: str, value: str) -> None:
     """Tell a saga of TARGET something: `flow.wait(NAME)` returns VALUE, which is JSON (default: null)."""
     from ..runtime.operating import Signal
 
@@ -126,54 +88,28 @@ def signal(
     except ValueError:
         hint = f"expected JSON; as a text it is '\"{value}\"'."
         raise click.BadParameter(hint, param_hint="VALUE") from None
-
-    async def work(running: Running) -> SagaLine:
-        service, _ = await _held(running, id)
-        line: SagaLine = await running.clients[service].signal_saga(service, id, said)
-        return line
-
-    line = ask(target, service, port, data, work)
-    _tell(line, as_json, f"was told {name!r}: {json.dumps(said.value)}")
+    line = _told(asked, id, lambda client, service: client.signal_saga(service, id, said))
+    _say(asked, line, f"was told {name!r}: {json.dumps(said.value)}")
 
 
 @sagas.command()
 @needed_target
 @of_id
-@of_service
-@at_port
-@in_data
-@as_json
-@refusing
-def retry(target: str, id: str, service: str | None, port: int | None, data: Path | None, as_json: bool) -> None:
+@of_running
+def retry(asked: Asked, id: str) -> None:
     """Let a parked saga or job of TARGET go on from where it was."""
-
-    async def work(running: Running) -> SagaLine:
-        service, _ = await _held(running, id)
-        line: SagaLine = await running.clients[service].retry_saga(service, id)
-        return line
-
-    line = ask(target, service, port, data, work)
-    _tell(line, as_json, f"goes on; it was parked: {line.error}")
+    line = _told(asked, id, lambda client, service: client.retry_saga(service, id))
+    _say(asked, line, f"goes on; it was parked: {line.error}")
 
 
 @sagas.command()
 @needed_target
 @of_id
-@of_service
-@at_port
-@in_data
-@as_json
-@refusing
-def cancel(target: str, id: str, service: str | None, port: int | None, data: Path | None, as_json: bool) -> None:
+@of_running
+def cancel(asked: Asked, id: str) -> None:
     """Ask a saga of TARGET to end and to undo what it did; a parked one goes on for that."""
-
-    async def work(running: Running) -> SagaLine:
-        service, _ = await _held(running, id)
-        line: SagaLine = await running.clients[service].cancel_saga(service, id)
-        return line
-
-    line = ask(target, service, port, data, work)
-    _tell(line, as_json, f"was asked to end and to undo what it did; it was {line.state}")
+    line = _told(asked, id, lambda client, service: client.cancel_saga(service, id))
+    _say(asked, line, f"was asked to end and to undo what it did; it was {line.state}")
 
 
 async def _held(running: Running, id: str) -> tuple[str, SagaWhole]:
@@ -181,9 +117,19 @@ async def _held(running: Running, id: str) -> tuple[str, SagaWhole]:
     return await running.holder(f"saga {id!r}", lambda client, service: client.read_saga(service, id))
 
 
-def _tell(line: SagaLine, as_json: bool, what: str) -> None:
+def _told(asked: Asked, id: str, tell: Callable[[Any, str], Awaitable[SagaLine]]) -> SagaLine:
+    """What `tell(client, service)` returns of the saga: how it was."""
+
+    async def work(running: Running) -> SagaLine:
+        service, _ = await _held(running, id)
+        return await tell(running.clients[service], service)
+
+    return asked.ask(work)
+
+
+def _say(asked: Asked, line: SagaLine, what: str) -> None:
     """What was done; as JSON, what it was done to."""
-    click.echo(msgspec.json.encode(line) if as_json else f"{line.service}: {line.saga} {line.id} {what}")
+    click.echo(msgspec.json.encode(line) if asked.as_json else f"{line.service}: {line.saga} {line.id} {what}")
 
 
 # -- for people

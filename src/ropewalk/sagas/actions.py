@@ -134,7 +134,32 @@ class Action:
         return self.entry(place, error.status, msgspec.json.encode(to_problem(error), enc_hook=str))
 
 
-class Step(Action):
+class Called(Action):
+    """What a function does: known again by its name and what that is given."""
+
+    def __init__(
+        self,
+        flow: Flow,
+        name: str,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        undo: Callable[..., Any] | None,
+    ) -> None:
+        if name == "<lambda>":
+            raise TypeError(f"flow.{self.kind}: a lambda has no name that stays; say `name=`.")
+        super().__init__(flow, name)
+        self._function = function
+        self._args = args
+        self._kwargs = kwargs
+        self.undo = undo
+        self._asked = _digest(name, args, kwargs)
+
+    def asked(self) -> str:
+        return self._asked
+
+
+class Step(Called):
     """A call of a sibling's operation, or of a function of the saga's own, under a key."""
 
     def __init__(
@@ -149,19 +174,8 @@ class Step(Action):
     ) -> None:
         self._operation = _operation_of(function)
         self.raises = self._operation.raises if self._operation is not None else ()
-        name = name or _name_of(function, self._operation)
-        if name == "<lambda>":
-            raise TypeError("flow.step: a lambda has no name that stays; say `name=`.")
-        super().__init__(flow, name)
-        self._function = function
-        self._args = args
-        self._kwargs = kwargs
+        super().__init__(flow, name or _name_of(function, self._operation), function, args, kwargs, undo)
         self._timeout = timeout
-        self.undo = undo
-        self._asked = _digest(self.name, args, kwargs)
-
-    def asked(self) -> str:
-        return self._asked
 
     def value(self, entry: Entry) -> Any:
         returns = self._operation.returns if self._operation is not None else _returns(self._function, entry.type)
@@ -215,7 +229,7 @@ class Step(Action):
             raise Parked(f"{self.name}: what a step returns is kept as JSON: {error}.") from error
 
 
-class Commit(Action):
+class Commit(Called):
     """A function of one transaction, whose effect and entry commit together."""
 
     kind = "transaction"
@@ -229,18 +243,7 @@ class Commit(Action):
         name: str | None,
         undo: Callable[..., Any] | None,
     ) -> None:
-        name = name or name_of(function)
-        if name == "<lambda>":
-            raise TypeError("flow.transaction: a lambda has no name that stays; say `name=`.")
-        super().__init__(flow, name)
-        self._function = function
-        self._args = args
-        self._kwargs = kwargs
-        self.undo = undo
-        self._asked = _digest(name, args, kwargs)
-
-    def asked(self) -> str:
-        return self._asked
+        super().__init__(flow, name or name_of(function), function, args, kwargs, undo)
 
     def value(self, entry: Entry) -> Any:
         return msgspec.json.decode(entry.result, type=_returns(self._function, entry.type))
