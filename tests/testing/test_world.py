@@ -1315,8 +1315,41 @@ def test_a_call_in_the_name_of_another_is_found(either, front, monkeypatch):
     monkeypatch.setattr(Resolve, "__call__", as_bob)
     (found,) = held_to(either, front.do(0.5))
 
-    assert "desk.do was asked by ('outside', 'ann', frozenset()" in found
-    assert "and came as by ('outside', 'bob', frozenset()" in found
+    assert "desk.do was asked by subject 'ann' and came as by subject 'bob'" in found
+
+
+class Echo(Service, name="echo", version="1.0.0"):
+    """Says what it is told."""
+
+    @post("/words", idempotent=True)
+    async def say(self, word: str, times: int = 1) -> list[str]:
+        """So many of it."""
+        return [word] * times
+
+
+@pytest.mark.parametrize("wire", ["direct", "http"])
+def test_what_comes_otherwise_than_it_was_sent_is_found(wire, monkeypatch):
+    ask = Resolve.__call__
+
+    def other_words(self: Any, request: Any) -> Any:
+        return ask(self, request.replace(payload={**request.payload, "word": "no"}))
+
+    async def other_answer(self: Any, request: Any) -> Any:
+        return replace(await ask(self, request), body=["no"])
+
+    found = []
+    for wrong in (ask, other_words, other_answer):
+        monkeypatch.setattr(Resolve, "__call__", wrong)
+        with World([Echo], wire=wire, seed=4) as world:
+            found.append(held_to(world, world.client(Echo).say("yes", times=2)))
+
+    assert [
+        [],
+        [
+            'echo.say: {"times":2,"word":"yes"} was sent, and {"times":2,"word":"no"} came.',
+        ],
+        ['echo.say: [200,["yes","yes"]] was sent, and [200,["no"]] came.'],
+    ] == found
 
 
 def test_a_caller_told_that_a_call_did_not_run_when_it_did_is_found(either, front, monkeypatch):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import pickle
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ from ..runtime.workers import QUEUE, Workers
 from ..service import Client, Contract, Service, client_of
 from ..telemetry.logs import request_line
 from ..telemetry.metrics import Calls
+from . import carried
 from .broker import SimulatedBroker
 from .direct import Direct
 from .hosts import Reactor
@@ -127,6 +128,7 @@ class UnderWay(Struct):
     began: float  # virtual seconds
     request: Request
     ran: bool = False  # whether the operation's own code has begun
+    answer: tuple[Operation, Response] | None = None  # what that is at its callee, and has answered
     error: BaseException | None = None  # that the callee answered with
 
 
@@ -152,7 +154,9 @@ class AtMoments:
     async def __call__(self, request: Request, handler: Handler) -> Response:
         name = cast(Operation, request.operation).name
         self._world.asked[self._reactor.host.name] += 1
-        self._compare(request)
+        made = self._compare(request)
+        if made is not None and not isinstance(request.payload, Mapping):
+            request = request.replace(payload=carried.Watched(request.payload, partial(self._read, made, request)))
         await self._world.moments.reach(self._reactor, f"before:{name}")
         try:
             with _in_time(self._world, self._reactor.host, request):
@@ -160,23 +164,32 @@ class AtMoments:
         except asyncio.CancelledError:
             self._was_due(request)
             raise
+        if made is not None:
+            made.answer = cast(Operation, request.operation), response
         await self._world.moments.reach(self._reactor, f"after:{name}")
         return response
 
-    def _compare(self, request: Request) -> None:
+    def _compare(self, request: Request) -> UnderWay | None:
+        """The call that it was made by, if one waits for it: it comes once, in the name of whoever made it."""
+        host, name = self._reactor.host, request.operation.id
         if request.context.deadline is None:
-            self._world.wrong(self._reactor.host, f"{request.operation.id} runs without a deadline")
+            self._world.wrong(host, f"{name} runs without a deadline")
         made = asked_by(self._world, request)
         if made is None:
-            return
+            return None
         if made.ran:
-            self._world.wrong(self._reactor.host, f"{request.operation.id} was asked once and came twice")
+            self._world.wrong(host, f"{name} was asked once and came twice")
         made.ran = True
-        theirs, ours = made.request, request
-        sent = (made.service, theirs.principal.subject, theirs.principal.scopes, theirs.context.request_id)
-        came = (ours.principal.service, ours.principal.subject, ours.principal.scopes, ours.context.request_id)
-        if sent != came and ours.principal.service is not None:
-            self._world.wrong(self._reactor.host, f"{request.operation.id} was asked by {sent} and came as by {came}")
+        if request.principal.service is None:  # it did not say, and gets what the public gets
+            return None
+        if differs := carried.caller(made.service, made.request, request):
+            self._world.wrong(host, f"{name} {differs}")
+        return made
+
+    def _read(self, made: UnderWay, request: Request, arguments: Mapping[str, Any]) -> None:
+        differs = carried.arguments(made.request, cast(Operation, request.operation), arguments)
+        if differs:
+            self._world.wrong(self._reactor.host, f"{request.operation.id}: {differs}")
 
     def _was_due(self, request: Request) -> None:
         """Cancelled is what may be, what its deadline has caught, and what is stopping; nothing else."""
@@ -211,6 +224,10 @@ class Told:
                 response = await handler(request)
             if made.error is not None:
                 world.wrong(host, f"{operation.id} failed with {made.error!r}, and its caller got {response!r}")
+            elif made.answer is not None:
+                theirs, sent = made.answer
+                if differs := carried.answer(theirs, sent, operation, response):
+                    world.wrong(host, f"{operation.id}: {differs}")
         except RopewalkError as error:
             self._compare(made, error)
             world.tell(host, "error", f"{operation.id}: {type(error).__name__}", self._callee)
