@@ -277,7 +277,7 @@ def test_a_crash_at_a_new_moment_counts_each_name_once(world):
         ask()
     after_many_of_few_names = world.hosts["here/1"].up, world.hosts["here/2"].up
     world.moments.disarm([world.hosts["here/1"], world.hosts["here/2"]])
-    do(world, Fault(world.now, "crash-at-new-moment", "here", 3.0))
+    do(world, Fault(world.now, "crash-at-new-moment", "here", 1.0))
     ask()
 
     assert (True, True) == after_many_of_few_names
@@ -292,11 +292,11 @@ def test_what_is_cut_off_at_a_new_moment_is_so_from_then_until_it_is_healed(worl
             return True
         return False
 
-    do(world, Fault(0.0, "cut-off-at-new-moment", "there outside", 2.0))
+    do(world, Fault(0.0, "cut-off-at-new-moment", "there outside", 1.0))
     cut_off = refused()
     do(world, Fault(world.now, "heal", "there outside"))
     healed = refused()
-    do(world, Fault(world.now, "cut-off-at-new-moment", "there outside", 2.0))
+    do(world, Fault(world.now, "cut-off-at-new-moment", "there outside", 1.0))
     do(world, Fault(world.now, "heal", "there outside"))
 
     assert [True, False, False] == [cut_off, healed, refused()]

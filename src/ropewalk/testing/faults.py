@@ -23,6 +23,7 @@ FOCUSED = 0.5  # the share of seeds that leave all but one to three services alo
 FEW = (1, 1, 2, 3)  # of these so many
 AT_ONCE = 0.25  # the share of seeds in which something is wrong from the beginning
 EVERY = (1.5, 3.0, 8.0, 20.0)  # seconds between the beginnings of two faults, on average: one of these for a whole seed
+NAMES = 24  # that a new moment's may be counted to
 JUMPS = (14.0, 14.0, 3600.0)  # seconds a clock jumps at most: mostly within what tokens allow for
 LONGEST = (2.0, 10.0, 40.0)  # seconds one of them lasts: likewise
 
@@ -83,7 +84,7 @@ def _crash_at(random: Random, services: Any, hosts: Any, at: float, end: float) 
 
 def _crash_at_new(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
     target = _instance(random, hosts)
-    return [Fault(at, "crash-at-new-moment", target, float(random.randint(1, 40))), Fault(end, "restart", target)]
+    return [Fault(at, "crash-at-new-moment", target, float(random.randint(1, NAMES))), Fault(end, "restart", target)]
 
 
 def _power(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
@@ -139,7 +140,7 @@ def _cut_off_at_new(random: Random, services: Any, hosts: Any, at: float, end: f
         return _crash_at_new(random, services, hosts, at, end)
     using, supply = pair
     target = f"{supply} {using}"
-    return [Fault(at, "cut-off-at-new-moment", target, float(random.randint(1, 40))), Fault(end, "heal", target)]
+    return [Fault(at, "cut-off-at-new-moment", target, float(random.randint(1, NAMES))), Fault(end, "heal", target)]
 
 
 def _slow_supply(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:

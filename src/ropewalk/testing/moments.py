@@ -17,7 +17,9 @@ from twisted.internet.task import deferLater
 from .hosts import Host, Reactor
 
 ANY = "any moment"
-NEW = "a new moment"  # of another name than all since it was armed: what is seldom comes as soon as what is frequent
+# One after an effect that is there to stay, of another name than all since it was armed: what is seldom comes as soon
+# as what is frequent. A crash at any other moment is one after the effect before it.
+NEW = "a new moment"
 HESITATES = 0.25  # the share of its moments at which a host that hesitates does
 
 
@@ -37,10 +39,13 @@ class Armed(Struct):
 
     def counts(self, host: Host, name: str) -> bool:
         """Whether it waits for this moment there."""
-        if host not in self.hosts or (self.moment == NEW and name in self.met):
+        if host not in self.hosts:
             return False
-        self.met.add(name)
-        return self.moment in (name, ANY, NEW)
+        if self.moment == NEW:
+            new = name not in self.met and _stays(name)
+            self.met.add(name)
+            return new
+        return self.moment in (name, ANY)
 
 
 class Moments:
@@ -101,6 +106,12 @@ class Moments:
                     if armed.does(reactor.host, name):
                         return True
         return False
+
+
+def _stays(name: str) -> bool:
+    """Whether this is the moment after a call, a commit, a message: after neither bytes nor a mere statement."""
+    when, _, effect = name.partition(":")
+    return when == "after" and effect != "frame" and not effect.rpartition("/")[2].isdigit()
 
 
 def _ignore(_: Any) -> None:
