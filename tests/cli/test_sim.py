@@ -10,9 +10,11 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from ropewalk.cli.sim import Display, LiveDisplay, Tools, ratio, sim
+from ropewalk.cli.sim import sim
+from ropewalk.cli.sim_display import Display, LiveDisplay, ratio
 from ropewalk.errors import ConfigurationError
 from ropewalk.testing.graveyard import bury, exhume
+from ropewalk.testing.hunt import Tools
 from ropewalk.testing.values import Act, Event, Fault, Outcome, Schedule
 
 
