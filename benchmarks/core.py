@@ -21,6 +21,7 @@ from time import perf_counter
 from typing import Any
 
 from ropewalk.context import Context
+from ropewalk.dispatch import dispatch
 from ropewalk.driver import Driver
 from ropewalk.engine import install
 from ropewalk.filters.authenticate import Authenticate
@@ -29,7 +30,7 @@ from ropewalk.filters.observe import Observe
 from ropewalk.handler import Handler, compose
 from ropewalk.message import Request, Response
 from ropewalk.operation import get
-from ropewalk.service import Service, describe, dispatch
+from ropewalk.service import Service, describe
 from ropewalk.telemetry.metrics import Calls
 
 LIMIT = 15.0  # µs

@@ -38,10 +38,12 @@ from ropewalk import (
     put,
     settled,
 )
+from ropewalk.dispatch import dispatch
 from ropewalk.driver import Driver
 from ropewalk.errors import DeclarationError
 from ropewalk.message import caller
-from ropewalk.service import Call, client_of, describe, dispatch, names_known_to
+from ropewalk.service import describe, names_known_to
+from ropewalk.sibling import Call, client_of
 
 
 class Order(Struct, frozen=True):

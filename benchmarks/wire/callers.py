@@ -61,7 +61,7 @@ def sibling_call(port: int) -> Callable[[], Any]:
     from ropewalk.http.client import HTTPConnection
     from ropewalk.runtime.clock import Clock
     from ropewalk.runtime.stacks import client_stack
-    from ropewalk.service import client_of
+    from ropewalk.sibling import client_of
     from ropewalk.telemetry.metrics import Calls
 
     from .services import Rooms

@@ -35,6 +35,7 @@ from ropewalk import (
     compose,
 )
 from ropewalk.context import enter_context
+from ropewalk.dispatch import dispatch
 from ropewalk.driver import Driver
 from ropewalk.handler import Handler
 from ropewalk.http.sibling_agent import SiblingAgent
@@ -47,7 +48,8 @@ from ropewalk.runtime.backstage import Backstage
 from ropewalk.runtime.clock import WallClock
 from ropewalk.runtime.inject import construct
 from ropewalk.runtime.stacks import client_stack, server_stack
-from ropewalk.service import Contract, client_of, describe, dispatch
+from ropewalk.service import Contract, describe
+from ropewalk.sibling import client_of
 from ropewalk.telemetry.metrics import Calls
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "hotel"

@@ -19,12 +19,13 @@ from twisted.web.resource import IResource
 from twisted.web.server import Site
 from zope.interface import directlyProvides
 
+from ropewalk.dispatch import dispatch
 from ropewalk.driver import Driver
 from ropewalk.filters.authenticate import Authenticate
 from ropewalk.handler import compose
 from ropewalk.http.raw import serve
 from ropewalk.http.sessions import Sessions
-from ropewalk.service import Service, dispatch
+from ropewalk.service import Service
 
 SECRET = "a secret that only tests know"
 FORM = "application/x-www-form-urlencoded"

@@ -16,6 +16,7 @@ from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.web.server import Site as TwistedSite
 
 from ropewalk import Form, Query, Service, Unavailable, Upload, operation, post, put
+from ropewalk.dispatch import dispatch
 from ropewalk.driver import Driver
 from ropewalk.errors import DeclarationError
 from ropewalk.handler import compose
@@ -24,7 +25,7 @@ from ropewalk.http.openapi import document
 from ropewalk.http.site import Site
 from ropewalk.http.surface import surface
 from ropewalk.runtime.stacks import server_stack
-from ropewalk.service import describe, dispatch
+from ropewalk.service import describe
 from ropewalk.telemetry.metrics import Calls
 
 LARGEST = 10 * AHEAD

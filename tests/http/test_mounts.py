@@ -13,12 +13,13 @@ from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
 
 from ropewalk import Principal, Request, Response, Service, current_context, get, mount, wait
+from ropewalk.dispatch import dispatch
 from ropewalk.driver import Driver
 from ropewalk.errors import DeclarationError
 from ropewalk.http.auth import SessionCookie
 from ropewalk.http.mounts import Mounts
 from ropewalk.http.sessions import Session
-from ropewalk.service import client_of, dispatch
+from ropewalk.sibling import client_of
 
 
 class Hotels(Service):

@@ -41,6 +41,7 @@ from ropewalk import (
     post,
     put,
 )
+from ropewalk.dispatch import dispatch
 from ropewalk.driver import Driver
 from ropewalk.filters.authenticate import Authenticate
 from ropewalk.handler import compose
@@ -48,7 +49,7 @@ from ropewalk.http.openapi import document
 from ropewalk.http.openapi_parameters import converter_schema
 from ropewalk.http.site import Site
 from ropewalk.http.surface import surface
-from ropewalk.service import describe, dispatch
+from ropewalk.service import describe
 
 
 class Bed(Enum):

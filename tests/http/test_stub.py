@@ -50,7 +50,8 @@ from ropewalk.errors import ConfigurationError
 from ropewalk.http.client import HTTPConnection
 from ropewalk.http.openapi import document
 from ropewalk.http.stub import read, stub
-from ropewalk.service import client_of, describe
+from ropewalk.service import describe
+from ropewalk.sibling import client_of
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

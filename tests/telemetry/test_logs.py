@@ -26,13 +26,14 @@ from twisted.web.server import Site
 
 from ropewalk import Service, Unavailable, bound, get
 from ropewalk.context import Context, Trace, enter_context
+from ropewalk.dispatch import dispatch
 from ropewalk.driver import Driver
 from ropewalk.errors import Conflict, NotFound
 from ropewalk.filters.observe import Observe
 from ropewalk.handler import compose
 from ropewalk.message import Principal, Request
 from ropewalk.runtime.clock import Clock
-from ropewalk.service import describe, dispatch
+from ropewalk.service import describe
 from ropewalk.telemetry.logs import HELD, humanise, request_line, start_logging
 from ropewalk.telemetry.metrics import Calls
 

@@ -27,11 +27,13 @@ from ropewalk import (
     post,
 )
 from ropewalk.context import Context
+from ropewalk.dispatch import dispatch
 from ropewalk.driver import Driver
 from ropewalk.filters.deadline import Deadline
 from ropewalk.memory.connection import LocalConnection
 from ropewalk.message import enter_principal
-from ropewalk.service import client_of, describe, dispatch
+from ropewalk.service import describe
+from ropewalk.sibling import client_of
 from ropewalk.testing import scripted
 from ropewalk.testing.fakes import WrongAnswer
 from ropewalk.testing.scripted import Script

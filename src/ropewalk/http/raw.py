@@ -17,11 +17,11 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource, getChildForRequest
 from twisted.web.server import NOT_DONE_YET
 
+from ..dispatch import as_it_leaves
 from ..driver import Driver, Run
 from ..errors import RopewalkError
 from ..handler import Handler
 from ..message import Request, Response, enter, leave
-from ..service import as_it_leaves
 from ..telemetry.propagation import extract
 from .heads import abort, read_headers, write_problem
 

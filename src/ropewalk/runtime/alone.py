@@ -10,9 +10,10 @@ from typing import Any, cast
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
 
+from ..dispatch import dispatch
 from ..driver import Driver
 from ..handler import compose
-from ..service import Service, describe, dispatch
+from ..service import Service, describe
 from ..telemetry.logs import request_line
 from ..telemetry.metrics import Calls
 from .clock import Clock

@@ -27,6 +27,7 @@ from zope.interface import Invalid
 from zope.interface.verify import verifyObject
 
 from ..discovery.resolve import Resolve
+from ..dispatch import dispatch
 from ..driver import Driver
 from ..engine.agent import Agent
 from ..engine.limits import Limits
@@ -54,7 +55,8 @@ from ..plugin import find_adapter
 from ..sagas import Sagas
 from ..sagas.jobs import Jobs, accepted
 from ..sagas.runner import jobs_of
-from ..service import Client, Contract, Service, client_of, describe, dispatch
+from ..service import Client, Contract, Service, describe
+from ..sibling import client_of
 from ..store import Database
 from ..store.migrations import Differs
 from ..telemetry.logs import request_line

@@ -19,7 +19,7 @@ from ..driver import Driver
 from ..engine.pool import Pool
 from ..errors import ConfigurationError, NotFound, RopewalkError, Unavailable
 from ..http.client import HTTPConnection
-from ..service import client_of
+from ..sibling import client_of
 from .clock import Clock
 from .config import DATA, Config
 from .data import port_of_up

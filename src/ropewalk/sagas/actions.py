@@ -24,7 +24,8 @@ from ..errors import DeadlineExceeded, KeyCancelled, RopewalkError
 from ..operation import Operation
 from ..policy.backoff import delay
 from ..policy.steps import FAULTS, LADDER, outcome
-from ..service import Service, Sibling, describe
+from ..service import Service, describe
+from ..sibling import Sibling
 from ..store.records import name_of
 from ..store.started import add_all, named, nested_id
 from . import journal

@@ -19,12 +19,14 @@ from typing import Any, Literal, cast
 import msgspec
 
 from ..codec.parameters import spelt
+from ..dispatch import dispatch
 from ..driver import Driver
 from ..errors import RopewalkError
 from ..memory.connection import LocalConnection
 from ..message import Request, Response, Stream
 from ..operation import Operation
-from ..service import Contract, Service, client_of, describe, dispatch
+from ..service import Contract, Service, describe
+from ..sibling import client_of
 from .examples import example
 
 LIMIT_CALLS = 100_000  # more than a unit test makes; a loop that asks for ever is told so

@@ -33,7 +33,8 @@ from ..runtime.placement import Placement
 from ..runtime.process import Process
 from ..runtime.stacks import client_stack
 from ..runtime.workers import QUEUE, Workers
-from ..service import Client, Contract, Service, client_of
+from ..service import Client, Contract, Service
+from ..sibling import client_of
 from ..telemetry.logs import request_line
 from ..telemetry.metrics import Calls
 from . import carried

@@ -116,7 +116,8 @@ class Script:
     >>> from ropewalk import Contract, post
     >>> from ropewalk.driver import Driver
     >>> from ropewalk.memory.connection import LocalConnection
-    >>> from ropewalk.service import client_of, dispatch
+    >>> from ropewalk.dispatch import dispatch
+    >>> from ropewalk.sibling import client_of
     >>> class Payments(Contract, name="payments"):
     ...     @post("/charges")
     ...     async def charge(self, amount: int) -> str: ...

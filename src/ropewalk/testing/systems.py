@@ -40,7 +40,8 @@ from ..runtime.placement import EVERYTHING, Placement, place
 from ..runtime.process import Process
 from ..runtime.stacks import client_stack
 from ..runtime.trust import says_who
-from ..service import Contract, Service, client_of, describe
+from ..service import Contract, Service, describe
+from ..sibling import client_of
 from ..telemetry.metrics import Calls
 from .configured import SECRET, configured
 from .split import free_ports, refuse_unimportable, split_file
