@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 
 import msgspec
 from msgspec import Struct
-from twisted.logger import Logger
 
 from .codec.parameters import spelt
 from .codec.routes import shape
@@ -30,7 +29,6 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _VERSION = re.compile(r"\d+\.\d+\.\d+([-+.].*)?")
 _LIFECYCLE = ("start", "stop")
 _TAKEN = (*_LIFECYCLE, "resource", "app", "tables", "error_page")
-_log = Logger("ropewalk.service")
 
 
 class Mount(Struct, frozen=True):
