@@ -10,6 +10,7 @@ from twisted.internet.error import ConnectingCancelledError, ConnectionRefusedEr
 from twisted.internet.testing import MemoryReactorClock, StringTransportWithDisconnection
 from twisted.python.failure import Failure
 
+from ropewalk.engine.limits import IDLE
 from ropewalk.engine.pool import Origin, Pool
 
 SERVER = Origin("http", "127.0.0.1", 8000)
@@ -132,6 +133,21 @@ def test_a_connection_that_fails_fails_one_call_and_the_next_has_its_turn(far):
     far.accept()
 
     assert ([ConnectionRefusedError], 1) == (second, len(third))
+
+
+def test_of_a_server_it_is_done_with_it_keeps_nothing(far):
+    _, first = far.ask()
+    wire = far.accept()
+    far.ask()
+    third, _ = far.ask()
+    third.cancel()
+    wire.loseConnection()
+    far.accept()
+    far.pool.give_back(next(iter(far.pool._channels)))
+    far.reactor.advance(IDLE + 1)
+
+    kept = {name: value for name, value in vars(far.pool).items() if isinstance(value, dict) and value}
+    assert ({}, 1) == (kept, len(first))
 
 
 # -- a crowd at once

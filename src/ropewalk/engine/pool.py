@@ -158,6 +158,9 @@ class Pool:
         if not self._open[server]:
             del self._open[server]
         self._begin_waiting(server)
+        if server not in self._open:  # it is done with; nobody waits: who did has just begun
+            self._free.pop(server, None)
+            self._waiting.pop(server, None)
 
     def _has_come(self, server: Origin) -> None:
         """One that was on its way, or never will."""
