@@ -11,7 +11,7 @@ IDLE = 50.0  # seconds our clients keep an unused connection: less than servers 
 class Limits:
     """Of one listener. What goes beyond is refused with the status in brackets, or closed."""
 
-    target: int = 8 << 10  # bytes of a request.s (414); nginx's large_client_header_buffers
+    target: int = 8 << 10  # bytes of a request's target (414); nginx's large_client_header_buffers
     head: int = 16 << 10  # bytes of all fields of a head, or of a body's trailers (431)
     fields: int = 100  # in a head, or in trailers (431); Apache's LimitRequestFields
     body: int = 1 << 20  # bytes, unless the application says otherwise (413)
