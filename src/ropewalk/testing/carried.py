@@ -43,7 +43,7 @@ def _beside(service: str | None, request: Request) -> Mapping[str, Any]:
 
 def arguments(sent: Request, theirs: Operation, came: Mapping[str, Any]) -> Differs:
     """Of what a caller has sent, and the arguments that its callee has read."""
-    if not isinstance(sent.payload, Mapping) or theirs.takes_stream:
+    if sent.payload == came or not isinstance(sent.payload, Mapping) or theirs.takes_stream:
         return ""
     mine: Any = sent.operation
     return _differ(theirs.binding.decode(mine.binding.encode(sent.payload)), came)
@@ -51,11 +51,10 @@ def arguments(sent: Request, theirs: Operation, came: Mapping[str, Any]) -> Diff
 
 def answer(theirs: Operation, sent: Response, mine: Operation, came: Response) -> Differs:
     """Of what a callee's method has answered, and what its caller got."""
-    if isinstance(sent.body, Stream) or mine.streams:
+    if sent.body == came.body or isinstance(sent.body, Stream) or mine.streams:
         return ""
     headers, data = theirs.sent(sent)
-    expected = mine.received(sent.status, headers, data)
-    return _differ((expected.status, expected.body), (came.status, came.body))
+    return _differ(mine.received(sent.status, headers, data).body, came.body)
 
 
 class Watched:
