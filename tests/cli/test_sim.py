@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -331,3 +333,16 @@ def test_the_ratio_is_of_virtual_seconds_to_those_of_the_stage():
 
 def test_a_ratio_without_time_is_unknown():
     assert "- : 1" == ratio(60.0, 0.0)
+
+
+def test_the_command_itself_plays_a_seed_and_says_so(tmp_path):
+    system = Path(__file__).parents[1] / "testing" / "systems" / "tiny" / "system.toml"
+    command = [sys.executable, "-c", "from ropewalk.cli import main; main()", "sim", str(system), "--json"]
+    command += ["--workload", "tiny_play:sell", "--seeds", "1", "--minutes", "0.1", "--graveyard", str(tmp_path)]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert 0 == done.returncode, done.stderr
+    said = json.loads(done.stdout)
+    assert (["tiny_play:sell"], 1, []) == (said["workloads"], said["seeds"], said["failures"])
+    assert said["virtual_seconds"] >= 6

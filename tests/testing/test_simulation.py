@@ -75,11 +75,12 @@ def test_in_liveness_mode_the_faults_end_after_two_thirds():
 
 def test_in_fair_weather_there_are_no_faults_and_nobody_makes_trouble():
     both = ["tiny_play:sell", "tiny_play:strike"]
-    fair, foul = plan(TINY, both, 3, 60.0, "fair"), plan(TINY, both, 3, 60.0)
+    plans = [(plan(TINY, both, seed, 60.0, "fair"), plan(TINY, both, seed, 60.0)) for seed in range(10)]
 
-    assert ((), True) == (fair.faults, foul.faults != ())
-    assert {"sell", "strike"} == {act.name for act in foul.acts}
-    assert tuple(act for act in foul.acts if act.name == "sell") == fair.acts
+    for fair, foul in plans:
+        assert ((), True) == (fair.faults, foul.faults != ())
+        assert tuple(act for act in foul.acts if act.name == "sell") == fair.acts
+    assert {"sell", "strike"} == {act.name for _, foul in plans for act in foul.acts}
 
 
 def test_a_mode_that_is_none_is_refused_with_those_there_are():

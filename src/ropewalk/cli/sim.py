@@ -139,6 +139,7 @@ def _real_tools() -> Tools:
     from ..engine import install
 
     install()  # before any service module is imported: it may import klein at its top
+    from ..testing.hunt import Tools
     from ..testing.simulation import expand, plan, verify
 
     return Tools(plan, None, verify, expand)

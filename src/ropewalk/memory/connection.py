@@ -42,12 +42,9 @@ class LocalConnection:
         if mine not in self._found:
             self._found[mine] = _find(mine, self._callee)
         theirs = self._found[mine]
-        parts = mine.binding.encode(cast(Mapping[str, Any], request.payload))
         if theirs is None:
             raise NotFound("Nothing is here.")
-        if mine.route is not None and theirs.route is not None and mine.route != theirs.route:
-            in_order = [parts.path[name] for name in names(mine.route)]
-            parts.path = dict(zip(names(theirs.route), in_order, strict=True))
+        parts = crossing(mine, theirs, cast(Mapping[str, Any], request.payload))
         try:
             response = await self._handler(
                 Request(
@@ -68,6 +65,15 @@ class LocalConnection:
         except Exception as error:  # logged with its traceback by the sibling's own filters
             raise RopewalkError() from error
         return await _crossed(response, mine, theirs)
+
+
+def crossing(mine: Operation, theirs: Operation, arguments: Mapping[str, Any]) -> Parts:
+    """What the callee's operation decodes of what the caller's contract has encoded: a path may have other names."""
+    parts = mine.binding.encode(arguments)
+    if mine.route is not None and theirs.route is not None and mine.route != theirs.route:
+        in_order = [parts.path[name] for name in names(mine.route)]
+        parts.path = dict(zip(names(theirs.route), in_order, strict=True))
+    return parts
 
 
 def _find(mine: Operation, callee: Description) -> Operation | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from ..memory.connection import crossing
 from ..message import Payload, Request, Response, Stream
 from ..operation import Operation
 
@@ -46,7 +47,7 @@ def arguments(sent: Request, theirs: Operation, came: Mapping[str, Any]) -> Diff
     if sent.payload == came or not isinstance(sent.payload, Mapping) or theirs.takes_stream:
         return ""
     mine: Any = sent.operation
-    return _differ(theirs.binding.decode(mine.binding.encode(sent.payload)), came)
+    return _differ(theirs.binding.decode(crossing(mine, theirs, sent.payload)), came)
 
 
 def answer(theirs: Operation, sent: Response, mine: Operation, came: Response) -> Differs:
