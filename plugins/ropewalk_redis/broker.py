@@ -232,7 +232,8 @@ class RedisBroker:
             await deferLater(self._clock, PURGE)
 
     def __repr__(self) -> str:
-        return f"<RedisBroker at {self._where!r}, members: {', '.join(map(repr, self._members)) or 'none'}>"
+        members = ", ".join(map(repr, self._members)) or "none"
+        return f"<RedisBroker at {self._where!r}: {self._connection.state}; members: {members}>"
 
 
 def partition_of(message: Message, partitions: int) -> int:

@@ -170,9 +170,13 @@ class Connection:
         error.ran = ran
         return error
 
+    @property
+    def state(self) -> str:
+        """In words: "connected", "closed", or what is wrong."""
+        return "connected" if self._protocol is not None else "closed" if self._closed else self._problem
+
     def __repr__(self) -> str:
-        state = "connected" if self._protocol is not None else "closed" if self._closed else self._problem
-        return f"<Connection to {self.where!r}: {state}>"
+        return f"<Connection to {self.where!r}: {self.state}>"
 
 
 class _Factory(Factory):
