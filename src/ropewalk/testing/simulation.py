@@ -42,6 +42,8 @@ SILENT = 90.0  # seconds after which a connection that nobody uses was closed by
 TIMES = 3  # times that each workload acts once more, long after the last fault
 LAST = 10_000  # the number of the first of these acts
 SURE = (0.005, 0.02)  # seconds of latency meanwhile: what waits for another has little time of its own
+WAITING = (0.3, 1.2)  # seconds of latency while all are asked to stop: most of them wait for something then
+PERIOD = 30.0  # seconds before that in which everybody comes a last time, and what is done at intervals is done
 IDLE = 20  # calls of a service after which each of its instances has had one
 OPEN = 48  # connections from one host to another beside those of its calls: a pool that keeps its own stays far below
 
@@ -208,6 +210,7 @@ class _Simulation:
             raise AssertionError(f"A connection that nobody uses is open: {silent[0]}.")
         if self._schedule.mode == "fair":
             self._all_were_asked()
+        self._stop_all()
         gc.collect()  # what failed and is heard of by nobody says so now
         self._look()
 
@@ -226,6 +229,20 @@ class _Simulation:
             self._until(world.now + 1.0)
         if self._open:
             raise AssertionError(f"Long after the last fault {min(self._open)} has not ended within {SLOWEST:g} s.")
+
+    def _stop_all(self) -> None:
+        """All are asked to stop in the midst of work, while most of it waits for an answer; and all do."""
+        world, self._last, self._sure = self._world, False, set()
+        for one, other in permutations(world.hosts.values(), 2):
+            world.network.change(one, other, latency=WAITING)
+        random = Random(f"{self._schedule.seed}/stop")
+        for name in sorted(self._workloads):
+            world.at(world.now + random.uniform(0.0, PERIOD), self._begin, Act(world.now, name, LAST + TIMES))
+        self._until(world.now + PERIOD)
+        for name in world.processes:
+            world.stop(name)
+        while world.stopping:
+            self._until(world.now + 1.0)
 
     def _all_were_asked(self) -> None:
         """Instances take turns: none of those of a service stands idle while the others work."""
