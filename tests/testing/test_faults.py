@@ -13,34 +13,19 @@ import pytest
 from sqlalchemy import MetaData
 
 from ropewalk import RopewalkError, Service, get
+from ropewalk.runtime.config import load
 from ropewalk.testing import Fault, World
-from ropewalk.testing.faults import DOING, KINDS, do, draw, hurt
+from ropewalk.testing.configured import parts_of
+from ropewalk.testing.faults import DOING, ENDS, KINDS, STRUCK, do, draw, hurt
+from ropewalk.testing.values import Parts
 
 SERVICES = ("here", "there")
-HOSTS = ("here/1", "here/2", "there/1", "there/2", "there/database")
-ENDS = {
-    "crash": "restart",
-    "crash-at-moment": "restart",
-    "crash-at-new-moment": "restart",
-    "power": "restart",
-    "partition": "heal",
-    "partition-one-way": "heal",
-    "cut-off-at-new-moment": "heal",
-    "isolate": "heal",
-    "pause": "resume",
-    "stop": "restart",
-}
-TWICE = (
-    "slow",
-    "slow-disk",
-    "lossy",
-    "sluggish",
-    "narrow",
-    "hesitate",
-    "coincide",
-    "jump",
-    "drift",
-)  # whose end is the same with another value
+PARTS = Parts(
+    services=SERVICES,
+    hosts=("here/1", "here/2", "there/1", "there/2", "there/database"),
+    links=(("outside", "here"), ("outside", "there"), ("here", "there"), ("there", "there/database")),
+)
+SMALLEST = Parts(services=("here",), hosts=("here/1", "here/2"), links=(("outside", "here"),))
 
 
 class Here(Service, name="here", version="1.0.0"):
@@ -68,7 +53,7 @@ def world() -> Iterator[World]:
 
 
 def drawn(seed: int, begin: float = 0.0, end: float = 300.0) -> tuple[Fault, ...]:
-    return draw(Random(seed), SERVICES, HOSTS, begin, end)
+    return draw(Random(seed), PARTS, begin, end)
 
 
 # -- drawing
@@ -84,7 +69,7 @@ def test_they_come_in_order_of_time_and_within_it():
         faults = drawn(seed, 10.0, 100.0)
 
         assert sorted(fault.at for fault in faults) == [fault.at for fault in faults]
-        assert all(10.0 <= fault.at <= 100.2 for fault in faults)
+        assert all(10.0 <= fault.at <= 100.2 + STRUCK for fault in faults)
 
 
 def test_every_kind_is_drawn_by_some_seed_and_no_seed_draws_them_all():
@@ -96,65 +81,99 @@ def test_every_kind_is_drawn_by_some_seed_and_no_seed_draws_them_all():
 
 
 def test_half_of_the_seeds_leave_all_but_a_few_services_alone():
-    services = tuple(f"service-{number}" for number in range(10))
-    hosts = tuple(f"{name}/{host}" for name in services for host in ("1", "2", "database"))
+    services = [f"service-{number}" for number in range(10)]
+    hosts = [f"{name}/{host}" for name in services for host in ("1", "2", "database")]
+    links = [("outside", name) for name in services]
 
-    def befallen(seed: int) -> set[str]:
-        targets = {name for fault in draw(Random(seed), services, hosts, 0.0, 3000.0) for name in fault.target.split()}
-        return {target.partition("/")[0] for target in targets} - {"outside"}
+    befallen = [
+        set().union(*hurt(draw(Random(seed), Parts(services, hosts, links), 0.0, 3000.0))) for seed in range(100)
+    ]
 
-    few = [seed for seed in range(100) if len(befallen(seed)) <= 3]
-
-    assert 30 < len(few) < 70
+    assert 30 < sum(len(each) <= 3 for each in befallen) < 70
 
 
-def test_whom_faults_befall_is_told_by_service():
-    faults = (Fault(1.0, "reset", "here/1 outside"), Fault(2.0, "crash", "there/database"), Fault(3.0, "stop", "here"))
+def test_whom_faults_befall_is_told_by_service_and_by_link():
+    faults = (
+        Fault(1.0, "reset", "here/1 outside"),
+        Fault(2.0, "crash", "there/database"),
+        Fault(3.0, "stop", "here"),
+        Fault(4.0, "slow", "here there/1"),
+    )
 
-    assert {"here", "there"} == hurt(faults)
+    assert {frozenset({"here"}), frozenset({"there"}), frozenset({"here", "there"})} == hurt(faults)
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_fault_has_an_end_of_its_own(name):
-    for seed in range(20):
-        faults = KINDS[name](Random(seed), SERVICES, HOSTS, 5.0, 9.0)
-        begun = [fault for fault in faults if fault.at == 5.0]
-        ends = [
-            (fault.kind if fault.kind in TWICE else ENDS[fault.kind], fault.target)
-            for fault in begun
-            if fault.kind != "reset"
-        ]
+    drawn = [KINDS[name](Random(seed), PARTS, 5.0, 9.0) for seed in range(20)]
 
-        assert begun
-        assert ends == [(fault.kind, fault.target) for fault in faults if fault.at == 9.0]
-        assert len(faults) == len(begun) + len(ends)
+    for faults in drawn:
+        begun = [(fault.kind, fault.target) for fault in faults if fault.at == 5.0 and fault.kind != "reset"]
+        ended = [(fault.kind, fault.target) for fault in faults if 5.0 < fault.at <= 9.0 + STRUCK]
+
+        assert sorted((ENDS[kind], target) for kind, target in begun) == sorted(ended)
+        assert len(faults) == len(begun) + len(ended) or name == "reset"
+    assert all(drawn)
 
 
 def test_a_blackout_befalls_several_hosts_at_once():
-    dark = [KINDS["blackout"](Random(seed), SERVICES, HOSTS, 5.0, 9.0) for seed in range(40)]
+    dark = [KINDS["blackout"](Random(seed), PARTS, 5.0, 9.0) for seed in range(40)]
     together = [{fault.target for fault in faults if fault.kind == "power"} for faults in dark]
 
     assert {2, 3, 4} == {len(hosts) for hosts in together}
 
 
-def test_what_is_cut_off_loses_its_database_or_its_broker():
-    hosts = (*HOSTS, "broker")
-    cut = [KINDS["cut off"](Random(seed), SERVICES, hosts, 5.0, 9.0)[0] for seed in range(80)]
-    pairs = {tuple(sorted(fault.target.split())) for fault in cut}
+def test_what_parts_two_parts_who_asks_and_what_is_asked():
+    parted = [KINDS["partition"](Random(seed), PARTS, 5.0, 9.0)[0].target for seed in range(200)]
 
     assert {
-        ("there", "there/database"),
-        ("there/1", "there/database"),
-        ("broker", "here"),
-        ("broker", "here/2"),
-    } <= pairs
-    assert all("broker" in pair or pair[1] == "there/database" for pair in pairs)
+        *("here outside", "here/1 outside", "here/2 outside", "there outside", "there/1 outside", "there/2 outside"),
+        *("there here", "there/1 here", "there/2 here", "there here/1", "there/1 here/1", "there/2 here/1"),
+        *("there here/2", "there/1 here/2", "there/2 here/2"),
+        *("there/database there", "there/database there/1", "there/database there/2"),
+    } == set(parted)
+
+
+def test_a_bad_start_is_one_while_what_is_asked_is_away_or_has_a_wrong_clock():
+    drawn = [KINDS["bad start"](Random(seed), PARTS, 5.0, 9.0) for seed in range(100)]
+    stories = {
+        tuple((fault.kind, fault.target) for fault in sorted(faults, key=lambda each: each.at)) for faults in drawn
+    }
+    again = ("restart", "here/1")
+
+    assert {
+        (("crash", "here/1"), ("partition", "there here/1"), again, ("heal", "there here/1")),
+        (("crash", "here/1"), ("jump", "there"), again, ("jump", "there")),
+        (
+            ("crash", "there"),
+            ("partition", "there/database there"),
+            ("restart", "there"),
+            ("heal", "there/database there"),
+        ),
+    } <= stories
+    assert all(story[-1][0] in ("heal", "jump") for story in stories)
+
+
+def test_who_asks_whom_is_read_from_the_classes_of_a_system():
+    hotel = parts_of(load("examples/hotel/system.toml", {}))
+    outside = {("outside", name) for name in hotel.services}
+
+    assert {
+        ("booking-ui", "reservations"),
+        ("receipts", "payments"),
+        ("reservations", "clock"),
+        ("reservations", "reservations/database"),
+        ("reservations", "broker"),
+        *outside,
+    } <= set(hotel.links)
+    assert not {("payments", "reservations"), ("hotels", "users"), ("clock", "clock/database")} & set(hotel.links)
+    assert (hotel.hosts[:2], hotel.hosts[-1]) == (["booking-ui/1", "booking-ui/2"], "broker")
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_the_smallest_system_can_be_hurt_too(name):
     for seed in range(20):
-        faults = KINDS[name](Random(seed), ("here",), ("here/1", "here/2"), 5.0, 9.0)
+        faults = KINDS[name](Random(seed), SMALLEST, 5.0, 9.0)
 
         for fault in faults:
             assert set(fault.target.split()) <= {"here", "here/1", "here/2", "outside"}
@@ -162,7 +181,7 @@ def test_the_smallest_system_can_be_hurt_too(name):
 
 
 def test_most_clocks_jump_by_what_tokens_allow_for_and_some_by_far_more():
-    jumps = [abs(KINDS["jump"](Random(seed), SERVICES, HOSTS, 5.0, 9.0)[0].value) for seed in range(200)]
+    jumps = [abs(KINDS["jump"](Random(seed), PARTS, 5.0, 9.0)[0].value) for seed in range(200)]
     within = sum(seconds <= 14.0 for seconds in jumps)
 
     assert (True, True) == (100 < within < 200, 1800.0 < max(jumps) <= 3600.0)
@@ -179,7 +198,7 @@ def test_a_schedule_survives_json():
 
 @pytest.mark.parametrize("kind", DOING)
 def test_each_kind_can_be_done_and_is_counted(world, kind):
-    pair = kind in ("partition", "partition-one-way", "cut-off-at-new-moment", "heal", "reset", "slow", "lossy")
+    pair = kind.startswith("partition") or kind in ("heal", "reset", "slow", "lossy")
     target = "here/1 there/2" if pair else "here" if kind == "slow-disk" else "here/1"
 
     do(world, Fault(0.0, kind, target, 1.0))
@@ -284,7 +303,7 @@ def test_a_crash_at_a_new_moment_counts_each_name_once(world):
     assert [False, True] == sorted(world.hosts[name].up for name in ("here/1", "here/2"))
 
 
-def test_what_is_cut_off_at_a_new_moment_is_so_from_then_until_it_is_healed(world):
+def test_what_is_parted_at_a_new_moment_is_so_from_then_until_it_is_healed(world):
     def refused() -> bool:
         try:
             world.run(world.client(There).nothing())
@@ -292,11 +311,11 @@ def test_what_is_cut_off_at_a_new_moment_is_so_from_then_until_it_is_healed(worl
             return True
         return False
 
-    do(world, Fault(0.0, "cut-off-at-new-moment", "there outside", 1.0))
+    do(world, Fault(0.0, "partition-one-way-at-new-moment", "there outside", 1.0))
     cut_off = refused()
     do(world, Fault(world.now, "heal", "there outside"))
     healed = refused()
-    do(world, Fault(world.now, "cut-off-at-new-moment", "there outside", 1.0))
+    do(world, Fault(world.now, "partition-one-way-at-new-moment", "there outside", 1.0))
     do(world, Fault(world.now, "heal", "there outside"))
 
     assert [True, False, False] == [cut_off, healed, refused()]
@@ -311,9 +330,10 @@ def test_one_that_cannot_be_done_is_named(world, fault):
 
 
 def test_a_world_survives_a_hundred_schedules_worth_of_faults_and_calms_down():
+    parts = Parts(SERVICES, PARTS.hosts[:4], PARTS.links[:3])
     with World([Here, There], seed=8) as world:
         for number in range(3):
-            for fault in draw(Random(number), SERVICES, HOSTS[:4], world.now, world.now + 300.0):
+            for fault in draw(Random(number), parts, world.now, world.now + 300.0):
                 world.at(fault.at, do, world, fault)
             world.advance(330.0)
         world.calm()

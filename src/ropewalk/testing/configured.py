@@ -6,13 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from treq.client import HTTPClient
+
 from ..errors import ConfigurationError
 from ..events import Publisher
 from ..runtime.config import Config, SystemFile, load
 from ..runtime.inject import dependencies_of
+from ..runtime.keeps import keeps_data
 from ..runtime.placement import Place, Placement
-from ..service import Service, describe
-from .hosts import Host
+from ..service import Contract, Service, describe
+from .broker import NAME as BROKER
+from .hosts import OUTSIDE, Host
+from .values import Parts
 
 FIRST_PORT = 8000  # of the first service; each next one on the next port
 SECRET = "the secret of a simulated world"
@@ -53,6 +58,30 @@ def _targets(classes: Mapping[str, type[Service]]) -> dict[str, str]:
 def packages_of(classes: Iterable[type]) -> frozenset[str]:
     """The top-level packages that count as the product's own code."""
     return frozenset({"ropewalk", *(cls.__module__.partition(".")[0] for cls in classes)})
+
+
+def parts_of(config: Config) -> Parts:
+    """What there is to hurt in a system: who asks whom as its classes say, and outside asks all."""
+    hosts: list[str] = []
+    links = [(OUTSIDE, name) for name in config.services]
+    by_hand: list[str] = []  # those that may ask any, whose clients nobody has declared
+    for name in config.services:
+        cls = config.service_class(name)
+        hints = [hint for hint, _, _ in dependencies_of(cls).values()]
+        contracts = [hint for hint in hints if isinstance(hint, type) and issubclass(hint, Contract)]
+        links += [(name, config.keeper(contract)) for contract in contracts]
+        by_hand += [name] if HTTPClient in hints else []
+        hosts += [f"{name}/1", f"{name}/2"]
+        if keeps_data(cls):
+            hosts.append(f"{name}/database")
+            links.append((name, f"{name}/database"))
+    declared = {asked for asks, asked in links if asks != OUTSIDE}
+    links += [(name, other) for name in by_hand for other in config.services if other not in {name, *declared}]
+    if any(uses_events(config.service_class(name)) for name in config.services):
+        # What a transaction publishes is handed on from its database: whoever keeps data may.
+        links += [(name, BROKER) for name in config.services if _may_use_events(config.service_class(name))]
+        hosts.append(BROKER)
+    return Parts(config.services, hosts, links)
 
 
 def uses_events(cls: type[Service]) -> bool:
@@ -101,3 +130,7 @@ class _Given(Config):
 
 def _module(cls: type) -> str:
     return ".".join(part if part.isidentifier() else "_" for part in cls.__module__.split("."))
+
+
+def _may_use_events(cls: type[Service]) -> bool:
+    return uses_events(cls) or keeps_data(cls)

@@ -7,7 +7,7 @@ what takes two faults at one place is found by these, and half of them hurt one:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any
 
@@ -16,32 +16,33 @@ from .hosts import EVERYTHING, OUTSIDE
 from .moments import ANY, NEW
 from .network import Link
 from .store import TAKES
-from .values import Fault
+from .values import Fault, Parts
 
 SHARES = (0.15, 0.3, 0.6)  # of the kinds that a seed takes: one of these
 FOCUSED = 0.5  # the share of seeds that leave all but one to three services alone
 FEW = (1, 1, 2, 3)  # of these so many
 AT_ONCE = 0.25  # the share of seeds in which something is wrong from the beginning
 EVERY = (1.5, 3.0, 8.0, 20.0)  # seconds between the beginnings of two faults, on average: one of these for a whole seed
-NAMES = 24  # that a new moment's may be counted to
+MOMENTS = 12  # that one is counted to at most, of all there are
+NAMES = (8, 24, 60)  # that a new one is counted to at most: what is seldom comes late
 JUMPS = (14.0, 14.0, 3600.0)  # seconds a clock jumps at most: mostly within what tokens allow for
 LONGEST = (2.0, 10.0, 40.0)  # seconds one of them lasts: likewise
+STRUCK = 15.0  # seconds for which what waits for a moment may go on after its time: it came late, and is to be felt
+STARTS = 0.25  # the share of its time after which a process starts that another fault is waiting for
 
 
-def draw(random: Random, services: Sequence[str], hosts: Sequence[str], begin: float, end: float) -> tuple[Fault, ...]:
+def draw(random: Random, parts: Parts, begin: float, end: float) -> tuple[Fault, ...]:
     """A schedule of faults from `begin` to `end`, all of which have an end of their own, in order of time."""
     share = random.choice(SHARES)
     kinds = [kind for kind in KINDS if random.random() < share] or [random.choice(list(KINDS))]
     if random.random() < FOCUSED:
-        services = random.sample(list(services), min(random.choice(FEW), len(services)))
-        broker = [BROKER] if BROKER in hosts and random.random() < FOCUSED else []
-        hosts = [host for host in hosts if host.rpartition("/")[0] in services] + broker
+        parts = _focused(random, parts)
     every, longest = random.choice(EVERY), random.choice(LONGEST)
     faults: list[Fault] = []
     at = begin + (0.0 if random.random() < AT_ONCE else random.expovariate(1 / every))
     while at < end:
         lasts = random.uniform(0.05, min(longest, max(0.1, end - at)))
-        faults.extend(KINDS[random.choice(kinds)](random, services, hosts, round(at, 3), round(at + lasts, 3)))
+        faults.extend(KINDS[random.choice(kinds)](random, parts, round(at, 3), round(at + lasts, 3)))
         at += random.expovariate(1 / every)
     return tuple(sorted(faults, key=lambda fault: fault.at))
 
@@ -53,210 +54,184 @@ def do(world: Any, fault: Fault) -> None:
     world.points[fault.kind] += 1
 
 
-def hurt(faults: Sequence[Fault]) -> frozenset[str]:
-    """The services that these faults befall, as far as they say; links to them included."""
-    targets = (target for fault in faults for target in fault.target.split())
-    return frozenset(target.partition("/")[0] for target in targets) - {OUTSIDE}
+def hurt(faults: Iterable[Fault]) -> set[frozenset[str]]:
+    """Whom these faults befall, as far as they say: of each the service, or both that a link joins. Who can do without
+    one of the two can do without the link."""
+    befallen = ({target.partition("/")[0] for target in fault.target.split()} for fault in faults)
+    return {frozenset(services - {OUTSIDE}) for services in befallen}
 
 
-def _instance(random: Random, hosts: Sequence[str]) -> str:
-    return random.choice([host for host in hosts if not (host.endswith("/database") or host == BROKER)])
+def _focused(random: Random, parts: Parts) -> Parts:
+    """A few services, and what they are joined to."""
+    few = random.sample(list(parts.services), min(random.choice(FEW), len(parts.services)))
+    broker = [BROKER] if BROKER in parts.hosts and random.random() < FOCUSED else []
+    hosts = [host for host in parts.hosts if host.rpartition("/")[0] in few] + broker
+    links = [link for link in parts.links if any(end.partition("/")[0] in few for end in link)]
+    return Parts(few, hosts, links)
 
 
-def _pair(random: Random, names: Sequence[str]) -> str:
-    """Two that a link joins; the caller outside is one of them as often as any other."""
-    return " ".join(random.sample([*names, OUTSIDE], 2))
+# -- whom it befalls: one target, or none, or two that a link joins
 
 
-def _link(random: Random, services: Sequence[str], hosts: Sequence[str]) -> str:
-    return _pair(random, services if random.random() < 0.5 else hosts)
+def _instance(random: Random, parts: Parts) -> str:
+    return random.choice([host for host in parts.hosts if not _keeps(host)])
 
 
-def _crash(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target = _instance(random, hosts)
-    return [Fault(at, "crash", target), Fault(end, "restart", target)]
+def _host(random: Random, parts: Parts) -> str:
+    return random.choice(list(parts.hosts))
 
 
-def _crash_at(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target = _instance(random, hosts)
-    return [Fault(at, "crash-at-moment", target, float(random.randint(1, 12))), Fault(end, "restart", target)]
+def _service(random: Random, parts: Parts) -> str:
+    return random.choice(list(parts.services))
 
 
-def _crash_at_new(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target = _instance(random, hosts)
-    return [Fault(at, "crash-at-new-moment", target, float(random.randint(1, NAMES))), Fault(end, "restart", target)]
+def _either(random: Random, parts: Parts) -> str:
+    """A service with all its instances, or one of them."""
+    return _one_of(random, _service(random, parts)) if random.random() < 0.5 else _service(random, parts)
 
 
-def _power(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target = random.choice(list(hosts))
-    return [Fault(at, "power", target), Fault(end, "restart", target)]
+def _keeper(random: Random, parts: Parts) -> str:
+    """A database or the broker."""
+    return random.choice([host for host in parts.hosts if _keeps(host)] or [""])
 
 
-def _database(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    databases = [host for host in hosts if host.endswith("/database") or host == BROKER]
-    if not databases:
-        return _crash(random, services, hosts, at, end)
-    target = random.choice(databases)
-    return [Fault(at, "crash", target), Fault(end, "restart", target)]
+def _disk(random: Random, parts: Parts) -> str:
+    """A service that has a database."""
+    return random.choice([host.rpartition("/")[0] for host in parts.hosts if host.endswith("/database")] or [""])
 
 
-def _service(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target = random.choice(list(services))
-    return [Fault(at, "crash", target), Fault(end, "restart", target)]
+def _link(random: Random, parts: Parts) -> str:
+    """Who is asked, and who asks; of each all instances, or one."""
+    asks, asked = random.choice(list(parts.links))
+    return f"{_perhaps_one_of(random, asked)} {_perhaps_one_of(random, asks)}"
 
 
-def _partition(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target = _link(random, services, hosts)
-    return [Fault(at, "partition", target), Fault(end, "heal", target)]
+def _link_either_way(random: Random, parts: Parts) -> str:
+    return " ".join(random.sample(_link(random, parts).split(), 2))
 
 
-def _one_way(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target = _link(random, services, hosts)
-    return [Fault(at, "partition-one-way", target), Fault(end, "heal", target)]
+def _perhaps_one_of(random: Random, name: str) -> str:
+    one = name == OUTSIDE or _keeps(name) or random.random() < 0.5
+    return name if one else _one_of(random, name)
 
 
-def _supply(random: Random, services: Sequence[str], hosts: Sequence[str]) -> tuple[str, str] | None:
-    """A service or one of its instances, and what it keeps its data in or gets its events from; None: there is none."""
-    using = _whole(random, services, hosts)
-    database = f"{using.partition('/')[0]}/database"
-    supplies = [host for host in hosts if host in (database, BROKER)]
-    return (using, random.choice(supplies)) if supplies else None
+def _one_of(random: Random, service: str) -> str:
+    return f"{service}/{random.choice((1, 2))}"
 
 
-def _cut_off(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    pair = _supply(random, services, hosts)
-    if pair is None:
-        return _partition(random, services, hosts, at, end)
-    using, supply = pair
-    kind, target = random.choice(
-        (("partition", f"{using} {supply}"), ("partition-one-way", f"{supply} {using}"))  # asked, and no answer
-    )
-    return [Fault(at, kind, target), Fault(end, "heal", target)]
+def _keeps(host: str) -> bool:
+    return host.endswith("/database") or host == BROKER
 
 
-def _cut_off_at_new(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    pair = _supply(random, services, hosts)
-    if pair is None:
-        return _crash_at_new(random, services, hosts, at, end)
-    using, supply = pair
-    target = f"{supply} {using}"
-    return [Fault(at, "cut-off-at-new-moment", target, float(random.randint(1, NAMES))), Fault(end, "heal", target)]
+# -- how much of it
 
 
-def _slow_supply(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    pair = _supply(random, services, hosts)
-    if pair is None:
-        return _slow(random, services, hosts, at, end)
-    target = " ".join(pair)
-    return [Fault(at, "slow", target, round(random.uniform(0.05, 3.0), 3)), Fault(end, "slow", target, 0.0)]
+def _up_to(*most: int) -> Callable[[Random], float]:
+    return lambda random: float(random.randint(1, random.choice(most)))
 
 
-def _blackout(random: Random, services: Any, hosts: Sequence[str], at: float, end: float) -> list[Fault]:
-    dark = random.sample(list(hosts), min(random.choice(FEW) + 1, len(hosts)))
+def _seconds(least: float, most: float) -> Callable[[Random], float]:
+    return lambda random: round(random.uniform(least, most), 3)
+
+
+def _hesitation(random: Random) -> float:
+    return round(random.choice((0.02, 0.2, 2.0)) * random.uniform(0.5, 2.0), 3)
+
+
+def _jump(random: Random) -> float:
+    return round(random.uniform(-1.0, 1.0) * random.choice(JUMPS), 1)
+
+
+# -- the kinds
+
+Target = Callable[[Random, Parts], str]
+Value = Callable[[Random], float]
+Drawing = Callable[[Random, Parts, float, float], list[Fault]]  # of a kind, from when to when
+
+ENDS = {  # what undoes what
+    "crash": "restart",
+    "crash-at-moment": "restart",
+    "crash-at-new-moment": "restart",
+    "power": "restart",
+    "stop": "restart",
+    "partition": "heal",
+    "partition-one-way": "heal",
+    "partition-at-new-moment": "heal",
+    "partition-one-way-at-new-moment": "heal",
+    "isolate": "heal",
+    "hold": "release",
+    "pause": "resume",
+    **{kind: kind for kind in ("slow", "slow-disk", "lossy", "sluggish", "narrow", "hesitate", "coincide")},
+    "jump": "jump",
+    "drift": "drift",
+}
+
+
+def _lasting(kind: str, target: Target, value: Value = lambda random: 0.0, *, longer: float = 0.0) -> Drawing:
+    """Begins and ends; up to `longer` seconds later."""
+
+    def drawn(random: Random, parts: Parts, at: float, end: float) -> list[Fault]:
+        befallen, amount = target(random, parts), value(random)
+        if not befallen:
+            return []
+        undone = round(end + random.uniform(0.0, longer), 3)
+        return [Fault(at, kind, befallen, amount), Fault(undone, ENDS[kind], befallen, _undoing(kind, amount))]
+
+    return drawn
+
+
+def _undoing(kind: str, amount: float) -> float:
+    return {"jump": -amount, "drift": 1.0}.get(kind, 0.0)
+
+
+def _reset(random: Random, parts: Parts, at: float, end: float) -> list[Fault]:
+    return [Fault(at, "reset", _link(random, parts))]
+
+
+def _blackout(random: Random, parts: Parts, at: float, end: float) -> list[Fault]:
+    dark = random.sample(list(parts.hosts), min(random.choice(FEW) + 1, len(parts.hosts)))
     return [*(Fault(at, "power", host) for host in dark), *(Fault(end, "restart", host) for host in dark)]
 
 
-def _reset(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    return [Fault(at, "reset", _link(random, services, hosts))]
+def _bad_start(random: Random, parts: Parts, at: float, end: float) -> list[Fault]:
+    """What a process learns as it starts it may believe for ever: it starts while one that it asks is away, or errs."""
+    links = [(asks, asked) for asks, asked in parts.links if asks != OUTSIDE]
+    if not links:
+        return []
+    asks, asked = random.choice(links)
+    starting = _perhaps_one_of(random, asks)
+    away = _lasting("partition", lambda *_: f"{asked} {starting}", longer=STRUCK)
+    errs = _lasting("jump", lambda *_: asked, _jump, longer=STRUCK)
+    wrong = random.choice((away, away if _keeps(asked) else errs))(random, parts, at, end)
+    return [Fault(at, "crash", starting), *wrong, Fault(round(at + STARTS * (end - at), 3), "restart", starting)]
 
-
-def _slow(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target = _link(random, services, hosts)
-    return [Fault(at, "slow", target, round(random.uniform(0.05, 3.0), 3)), Fault(end, "slow", target, 0.0)]
-
-
-def _disk(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    databases = [host.rpartition("/")[0] for host in hosts if host.endswith("/database")]
-    if not databases:
-        return _slow(random, services, hosts, at, end)
-    target = random.choice(databases)
-    return [Fault(at, "slow-disk", target, round(random.uniform(0.02, 0.5), 3)), Fault(end, "slow-disk", target, 0.0)]
-
-
-def _lossy(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target = _link(random, services, hosts)
-    return [Fault(at, "lossy", target, round(random.uniform(0.02, 0.5), 3)), Fault(end, "lossy", target, 0.0)]
-
-
-def _whole(random: Random, services: Sequence[str], hosts: Sequence[str]) -> str:
-    """A service with all its instances, or one of them."""
-    return random.choice(list(services)) if random.random() < 0.5 else _instance(random, hosts)
-
-
-def _isolation(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target = _whole(random, services, hosts)
-    return [Fault(at, "isolate", target), Fault(end, "heal", target)]
-
-
-def _sluggish(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target = _whole(random, services, hosts)
-    return [Fault(at, "sluggish", target, round(random.uniform(0.05, 3.0), 3)), Fault(end, "sluggish", target, 0.0)]
-
-
-def _narrow(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target = _whole(random, services, hosts)
-    return [Fault(at, "narrow", target, float(random.choice((200, 1000, 5000)))), Fault(end, "narrow", target, 0.0)]
-
-
-def _pause(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target = _instance(random, hosts)
-    return [Fault(at, "pause", target), Fault(end, "resume", target)]
-
-
-def _stop(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target = _instance(random, hosts)
-    return [Fault(at, "stop", target), Fault(end, "restart", target)]
-
-
-def _hesitate(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target = _instance(random, hosts)
-    seconds = round(random.choice((0.02, 0.2, 2.0)) * random.uniform(0.5, 2.0), 3)
-    return [Fault(at, "hesitate", target, seconds), Fault(end, "hesitate", target, 0.0)]
-
-
-def _coincide(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target = _instance(random, hosts)
-    return [Fault(at, "coincide", target, 1.0), Fault(end, "coincide", target, 0.0)]
-
-
-def _jump(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target, seconds = _instance(random, hosts), round(random.uniform(-1.0, 1.0) * random.choice(JUMPS), 1)
-    return [Fault(at, "jump", target, seconds), Fault(end, "jump", target, -seconds)]
-
-
-def _drift(random: Random, services: Any, hosts: Any, at: float, end: float) -> list[Fault]:
-    target = _instance(random, hosts)
-    return [Fault(at, "drift", target, round(random.uniform(0.9, 1.1), 3)), Fault(end, "drift", target, 1.0)]
-
-
-Drawing = Callable[[Random, Any, Any, float, float], list[Fault]]
 
 KINDS: dict[str, Drawing] = {
-    "crash": _crash,
-    "crash at a moment": _crash_at,
-    "crash at a new moment": _crash_at_new,
-    "crash of a service": _service,
-    "crash of a database": _database,
-    "power failure": _power,
-    "partition": _partition,
-    "one-way partition": _one_way,
-    "cut off": _cut_off,
-    "cut off at a new moment": _cut_off_at_new,
-    "slow supply": _slow_supply,
+    "crash": _lasting("crash", _instance),
+    "crash at a moment": _lasting("crash-at-moment", _instance, _up_to(MOMENTS)),
+    "crash at a new moment": _lasting("crash-at-new-moment", _instance, _up_to(*NAMES), longer=STRUCK),
+    "crash of a service": _lasting("crash", _service),
+    "crash of a database": _lasting("crash", _keeper),
+    "power failure": _lasting("power", _host),
     "blackout": _blackout,
+    "bad start": _bad_start,
+    "stop": _lasting("stop", _instance),
+    "pause": _lasting("pause", _instance),
+    "hesitation": _lasting("hesitate", _instance, _hesitation),
+    "coincidence": _lasting("coincide", _instance, lambda random: 1.0),
+    "partition": _lasting("partition", _link),
+    "one-way partition": _lasting("partition-one-way", _link_either_way),
+    "partition at a new moment": _lasting("partition-at-new-moment", _link, _up_to(*NAMES), longer=STRUCK),
+    "lost answers at a new moment": _lasting("partition-one-way-at-new-moment", _link, _up_to(*NAMES), longer=STRUCK),
+    "isolation": _lasting("isolate", _either),
     "reset": _reset,
-    "slow link": _slow,
-    "slow disk": _disk,
-    "lossy link": _lossy,
-    "isolation": _isolation,
-    "sluggish host": _sluggish,
-    "narrow line": _narrow,
-    "pause": _pause,
-    "stop": _stop,
-    "hesitation": _hesitate,
-    "coincidence": _coincide,
-    "jump": _jump,
-    "drift": _drift,
+    "slow link": _lasting("slow", _link, _seconds(0.05, 3.0)),
+    "lossy link": _lasting("lossy", _link, _seconds(0.02, 0.5)),
+    "sluggish host": _lasting("sluggish", _either, _seconds(0.05, 3.0)),
+    "narrow line": _lasting("narrow", _either, lambda random: float(random.choice((200, 1000, 5000)))),
+    "slow disk": _lasting("slow-disk", _disk, _seconds(0.02, 0.5)),
+    "jump": _lasting("jump", _either, _jump),
+    "drift": _lasting("drift", _instance, _seconds(0.9, 1.1)),
 }
 
 DOING: dict[str, Callable[[Any, list[str], float], object]] = {
@@ -267,7 +242,8 @@ DOING: dict[str, Callable[[Any, list[str], float], object]] = {
     "restart": lambda world, targets, value: world.restart(targets[0]),
     "partition": lambda world, targets, value: world.partition(*targets),
     "partition-one-way": lambda world, targets, value: world.partition(*targets, one_way=True),
-    "cut-off-at-new-moment": lambda world, targets, value: world.partition(
+    "partition-at-new-moment": lambda world, targets, value: world.partition(*targets, at=NEW, nth=int(value)),
+    "partition-one-way-at-new-moment": lambda world, targets, value: world.partition(
         *targets, one_way=True, at=NEW, nth=int(value)
     ),
     "heal": lambda world, targets, value: world.heal(*targets),

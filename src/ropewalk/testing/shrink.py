@@ -2,7 +2,8 @@
 
 Delta debugging over the acts and faults of a schedule. It knows nothing of Worlds: `fails` runs one, or is a lambda.
 
->>> from .values import Act, Fault, Schedule
+>>> from .faults import ENDS
+from .values import Act, Fault, Schedule
 >>> acts = tuple(Act(float(number), "book", number) for number in range(1, 9))
 >>> large = Schedule(7, 600.0, acts, (Fault(3.5, "crash", "payments/1"), Fault(4.5, "restart", "payments/1")))
 >>> small = shrink(large, lambda schedule: any(act.number == 5 for act in schedule.acts))
@@ -19,6 +20,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
+from .faults import ENDS
 from .values import Act, Fault, Schedule
 
 Entry = Act | Fault
@@ -26,30 +28,6 @@ Progress = Callable[[int, Schedule], object]
 
 AHEAD = 16  # schedules that may be begun before it is known that they are needed
 BUDGET = 200  # simulations: at a few hundred virtual minutes a second, a minute or so of waiting
-
-# What undoes what. A crash without its restart is another story, so the two go together first.
-_ENDS = {
-    "crash": "restart",
-    "crash-at-moment": "restart",
-    "crash-at-new-moment": "restart",
-    "power": "restart",
-    "partition": "heal",
-    "partition-one-way": "heal",
-    "cut-off-at-new-moment": "heal",
-    "hold": "release",
-    "pause": "resume",
-    "stop": "restart",
-    "hesitate": "hesitate",
-    "coincide": "coincide",
-    "slow": "slow",
-    "slow-disk": "slow-disk",
-    "lossy": "lossy",
-    "sluggish": "sluggish",
-    "narrow": "narrow",
-    "isolate": "heal",
-    "jump": "jump",
-    "drift": "drift",
-}
 
 T = TypeVar("T")
 
@@ -166,8 +144,8 @@ def _pairs(entries: Sequence[Entry]) -> list[list[Entry]]:
             begun.append(entry)
             continue
         found.append([entry])
-        if isinstance(entry, Fault) and entry.kind in _ENDS:
-            waiting[_ENDS[entry.kind], entry.target] = found[-1]
+        if isinstance(entry, Fault) and entry.kind in ENDS:
+            waiting[ENDS[entry.kind], entry.target] = found[-1]
     return found
 
 

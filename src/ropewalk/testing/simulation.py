@@ -23,10 +23,8 @@ from typing import Any
 import msgspec
 
 from ..errors import ConfigurationError, RopewalkError
-from ..runtime.keeps import keeps_data
 from ..runtime.settings import merged
-from .broker import NAME as BROKER
-from .configured import uses_events
+from .configured import parts_of
 from .driving import described
 from .faults import do, draw, hurt
 from .garbage import only_what_is_new
@@ -62,19 +60,11 @@ def plan(target: str, workloads: Sequence[str], seed: int, seconds: float, mode:
 
     if mode not in MODES:
         raise ValueError(f"mode: expected one of {', '.join(MODES)}; got {mode!r}.")
-    config = load(target, {})
     random = Random(f"{seed}/plan")
-    hosts: list[str] = []
-    for name in config.services:
-        hosts += [f"{name}/1", f"{name}/2"]
-        cls = config.service_class(name)
-        if keeps_data(cls):
-            hosts.append(f"{name}/database")
     end = seconds * 2 / 3 if mode == "liveness" else seconds
-    if any(uses_events(config.service_class(name)) for name in config.services):
-        hosts.append(BROKER)
-    faults = draw(random, config.services, hosts, 0.0, end) if mode != "fair" else ()
-    quiet = len(hurt(faults)) < 2  # where one service is hurt, or none, nothing else makes trouble
+    faults = draw(random, parts_of(load(target, {})), 0.0, end) if mode != "fair" else ()
+    # Where one service may be to blame for all there is, nothing else makes trouble.
+    quiet = not faults or bool(frozenset.intersection(*hurt(faults)))
     played = [each for each in map(find, workloads) if not (quiet and each.trouble)]
     acts = [act for each in played for act in _acts(each, Random(f"{seed}/acts/{each.name}"), seconds)]
     return Schedule(seed, seconds, tuple(sorted(acts, key=lambda act: act.at)), faults, mode)
@@ -300,7 +290,7 @@ def _sure(schedule: Schedule, workloads: Mapping[str, Workload]) -> set[str]:
     befallen = hurt(schedule.faults)
     if not befallen or any(workloads[act.name].trouble for act in schedule.acts):
         return set()
-    return {name for name, each in workloads.items() if befallen <= each.without}
+    return {name for name, each in workloads.items() if all(services & each.without for services in befallen)}
 
 
 # -- the same again, in a fresh process

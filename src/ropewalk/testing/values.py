@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
@@ -19,6 +19,14 @@ class Event(Struct, frozen=True):
     kind: str  # call answer error commit rollback fault act done failed broken started stopped crashed
     text: str  # "payments.charge", "payments.charge: Unavailable", "crash payments/1", "book #3"
     peer: str = ""  # the callee, a service or one host of it
+
+
+class Parts(Struct, frozen=True):
+    """What there is to hurt in a system."""
+
+    services: Sequence[str]
+    hosts: Sequence[str]  # "payments/1", "payments/database", "broker"
+    links: Sequence[tuple[str, str]]  # who asks, a service or "outside"; and what: a service, a database, the broker
 
 
 class Fault(Struct, frozen=True):
