@@ -6,6 +6,7 @@
     hold     a room kept for a while, and then paid, given back, or left
     browse   a search held against the catalogue and the rooms there are, prices, the clock
     desk     users, mails and payments, asked for what they give and for what they must refuse
+    bar      another house charges by the same payments, and takes it back at the same moment
     provider the provider of payments loses its replies, is slow or down for a while
 
 Few rooms and near nights: most guests want what another has or is about to have. What an act asserts is what its guest
@@ -30,6 +31,7 @@ from uuid import UUID
 
 import msgspec
 from audit import (
+    BAR,
     Room,
     books_of,
     catalogue,
@@ -57,7 +59,7 @@ from hotel.catalogue import Hotel, Offer, Search, folded
 from hotel.hotels import Hotels
 from hotel.ledger import DECLINED
 from hotel.notifications import Letter, Notifications
-from hotel.payments import ChargeOrder, Payments, Provider, RefundOrder, RefundRefused, WrongCurrency
+from hotel.payments import ChargeOrder, ChargeRefused, Payments, Provider, RefundOrder, RefundRefused, WrongCurrency
 from hotel.receipts import NothingPaid, Receipts
 from hotel.reservations import (
     Booking,
@@ -86,6 +88,7 @@ WORKLOADS = (
     "workload:hold",
     "workload:browse",
     "workload:desk",
+    "workload:bar",
     "workload:provider",
 )
 
@@ -264,6 +267,31 @@ async def desk(world: Any, random: Random) -> None:
     assert isinstance(await payments.mode(), Provider)
     with suppress(DeadlineExceeded):  # there may be more to settle than there is time
         assert await world.client(Reservations).sweep() >= 0
+
+
+@act(every=25.0, without=("booking-ui", "hotels", "notifications", "receipts", "reservations", "users"))
+async def bar(world: Any, random: Random) -> None:
+    """Order a drink at the bar, which has no rooms, and send it back while it is charged: nothing is, in the end."""
+    payments, drink = world.client(Payments), UUID(int=random.getrandbits(128), version=BAR)
+    order = ChargeOrder(drink, 900, "EUR", Card(GOOD, "12/29", "123"), "a drink")
+
+    async def charged() -> None:
+        with suppress(ChargeRefused):
+            _enter(world)
+            await payments.charge(order)
+
+    async def voided() -> None:
+        await asyncio.sleep(random.choice((0.0, 0.0, 0.01, 0.1, 1.0)) * random.random())
+        while True:
+            try:
+                _enter(world)
+                assert (await payments.void(drink)).refunded in (0, order.amount)
+                return
+            except RopewalkError as error:
+                _allow(error)
+            await asyncio.sleep(PAUSE)
+
+    await _all(*(random.sample((charged(), voided()), 2)))
 
 
 @act(every=40.0, trouble=True)
