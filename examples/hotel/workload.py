@@ -140,7 +140,7 @@ def act(
     return made
 
 
-@act(every=35.0)
+@act(every=20.0)
 async def visit(world: Any, random: Random) -> None:
     """Two guests at a time, each with a browser; neither ever sees anything of the other."""
     guests = [_Visit(world, Random(random.getrandbits(64))) for _ in range(2)]

@@ -29,7 +29,7 @@ from .driving import described
 from .faults import do, draw, hurt
 from .garbage import only_what_is_new
 from .hosts import OUTSIDE
-from .values import Act, Event, Fault, Outcome, Schedule
+from .values import Act, Event, Fault, Outcome, Parts, Schedule
 from .workloads import Check, Workload, all_of, find
 from .world import World
 
@@ -38,7 +38,8 @@ SLOWEST = 60.0  # seconds within which, without faults, every call and every act
 SWEEPS = (250, 20_000)  # turns between two collections of garbage: often, and hardly ever
 SILENT = 90.0  # seconds after which a connection that nobody uses was closed by either side
 TIMES = 3  # times that each workload acts once more, long after the last fault
-LAST = 10_000  # the number of the first of these acts
+LAST = 10_000  # the number of the first act that is not of the schedule
+BLIND = 0.3  # the share of services that start anew while they reach nobody
 SURE = (0.005, 0.02)  # seconds of latency meanwhile: what waits for another has little time of its own
 WAITING = (0.3, 1.2)  # seconds of latency while all are asked to stop: most of them wait for something then
 PERIOD = 30.0  # seconds before that in which everybody comes a last time, and what is done at intervals is done
@@ -90,7 +91,7 @@ def simulate(
     """Play `schedule` on the system of `target`; every line of the log goes to `trace`."""
     from ..runtime.config import load
 
-    load(target, {})  # its folder comes first on the path: the workloads lie there
+    parts = parts_of(load(target, {}))  # its folder comes first on the path: the workloads lie there
     played = [find(name) for name in workloads]
     names = [each.name for each in played]
     if len(set(names)) != len(names):
@@ -103,7 +104,7 @@ def simulate(
         world = World(target, seed=schedule.seed, settings=settings, trace=trace, sweep=sweep)
         try:
             with world.driving():  # without a break, in which the collector would come as it likes
-                return _Simulation(world, played, schedule).play()
+                return _Simulation(world, played, schedule, parts).play()
         finally:
             world.close()
 
@@ -119,8 +120,9 @@ def replay(target: str, workloads: Sequence[str], schedule: Schedule) -> Outcome
 
 
 class _Simulation:
-    def __init__(self, world: World, workloads: Sequence[Workload], schedule: Schedule) -> None:
+    def __init__(self, world: World, workloads: Sequence[Workload], schedule: Schedule, parts: Parts) -> None:
         self._world = world
+        self._parts = parts
         self._workloads = {each.name: each for each in workloads}
         self._schedule = schedule
         self._acts: Counter[str] = Counter()
@@ -128,6 +130,7 @@ class _Simulation:
         self._wrong: list[str] = []
         self._sure = _sure(schedule, self._workloads)  # acts that nothing keeps from being answered
         self._last = False  # the faults ended long ago
+        self._number = LAST  # of the next act that the schedule does not have
 
     def play(self) -> Outcome:
         world, schedule = self._world, self._schedule
@@ -190,10 +193,12 @@ class _Simulation:
         stuck = world.calls_older_than(SLOWEST)
         if stuck:
             raise AssertionError(f"{SLOWEST:g} s after the last fault a call has not ended: {stuck[0]}.")
-        end = world.now + patience
-        for check in dict.fromkeys(check for each in self._workloads.values() for check in each.eventually):
-            self._comes_true(check, end, patience)
+        self._all_comes_true(patience)
         self._once_more()
+        if self._schedule.mode == "liveness":
+            self._start_blind()
+            self._once_more()
+            self._all_comes_true(patience)
         self._until(world.now + SILENT)
         silent = world.silent_for(SILENT)
         if silent:
@@ -206,33 +211,57 @@ class _Simulation:
 
     def _once_more(self) -> None:
         """Everybody comes once more, over links that are slow and sure; nobody is refused."""
-        world, self._last = self._world, True
-        for one, other in permutations(world.hosts.values(), 2):
-            world.network.change(one, other, latency=SURE)
-        random = Random(f"{self._schedule.seed}/once more")
+        self._last = True
+        self._all_links(SURE)
+        self._come(10.0, TIMES, trouble=False)
+        self._all_ended()
+
+    def _start_blind(self) -> None:
+        """Some services start anew while they reach nobody whom they ask, and meanwhile everybody comes."""
+        world, self._last, self._sure = self._world, False, set()
+        random = Random(f"{self._schedule.seed}/blind")
+        blind = [name for name in self._parts.services if random.random() < BLIND]
+        for asks, asked in self._parts.links:
+            if asks in blind:
+                world.partition(asks, asked)
+        for name in blind:
+            world.crash(name)
+            world.restart(name)
+        self._come(10.0, TIMES, trouble=False)
+        world.heal()
+        self._all_ended()
+
+    def _stop_all(self) -> None:
+        """All are asked to stop in the midst of work, while most of it waits for an answer; and all do."""
+        world, self._last, self._sure = self._world, False, set()
+        self._all_links(WAITING)
+        self._come(PERIOD, 1)
+        for name in world.processes:
+            world.stop(name)
+        while world.stopping:
+            self._until(world.now + 1.0)
+
+    def _come(self, seconds: float, times: int, trouble: bool = True) -> None:
+        """Within `seconds` everybody acts so many times; those who make trouble only with `trouble`."""
+        world, random = self._world, Random(f"{self._schedule.seed}/{self._number}")
         for name, each in sorted(self._workloads.items()):
-            for number in range(0 if each.trouble else TIMES):
-                world.at(world.now + random.uniform(0.0, 10.0), self._begin, Act(world.now, name, LAST + number))
-        self._until(world.now + 10.0)
+            for number in range(times if trouble or not each.trouble else 0):
+                act = Act(world.now, name, self._number + number)
+                world.at(world.now + random.uniform(0.0, seconds), self._begin, act)
+        self._number += times
+        self._until(world.now + seconds)
+
+    def _all_ended(self) -> None:
+        world = self._world
         end = world.now + SLOWEST
         while self._open and world.now < end:
             self._until(world.now + 1.0)
         if self._open:
             raise AssertionError(f"Long after the last fault {min(self._open)} has not ended within {SLOWEST:g} s.")
 
-    def _stop_all(self) -> None:
-        """All are asked to stop in the midst of work, while most of it waits for an answer; and all do."""
-        world, self._last, self._sure = self._world, False, set()
-        for one, other in permutations(world.hosts.values(), 2):
-            world.network.change(one, other, latency=WAITING)
-        random = Random(f"{self._schedule.seed}/stop")
-        for name in sorted(self._workloads):
-            world.at(world.now + random.uniform(0.0, PERIOD), self._begin, Act(world.now, name, LAST + TIMES))
-        self._until(world.now + PERIOD)
-        for name in world.processes:
-            world.stop(name)
-        while world.stopping:
-            self._until(world.now + 1.0)
+    def _all_links(self, latency: tuple[float, float]) -> None:
+        for one, other in permutations(self._world.hosts.values(), 2):
+            self._world.network.change(one, other, latency=latency)
 
     def _all_were_asked(self) -> None:
         """Instances take turns: none of those of a service stands idle while the others work."""
@@ -242,6 +271,11 @@ class _Simulation:
             idle = [host for host in hosts if not asked[host]]
             if idle and sum(asked[host] for host in hosts) >= IDLE:
                 raise AssertionError(f"{idle[0]} is up and was never asked; {name} was {asked[name]} times.")
+
+    def _all_comes_true(self, patience: float) -> None:
+        end = self._world.now + patience
+        for check in dict.fromkeys(check for each in self._workloads.values() for check in each.eventually):
+            self._comes_true(check, end, patience)
 
     def _comes_true(self, check: Check, end: float, patience: float) -> None:
         while True:
