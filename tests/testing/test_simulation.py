@@ -114,11 +114,11 @@ def test_a_workload_of_no_time_is_refused():
 
 def test_what_is_right_holds_and_is_counted(monkeypatch):
     monkeypatch.setattr("ropewalk.events.relay.RARELY", 3600.0)  # its looks are transactions, too
-    outcome = played("sell", mode="liveness")
+    outcome, safety = played("sell", mode="liveness"), played("sell")
 
     assert "" == outcome.broken
-    assert 6 == outcome.acts["done"]  # three once more, when all is over; what comes as all stops may be refused
-    assert 20 == outcome.counts["commit"] - outcome.fired.get("the stock is slow to answer", 0)
+    assert (3, 7) == (safety.acts["done"], outcome.acts["done"])  # twice two when all is over; those blind refuse
+    assert 11 == safety.counts["commit"] - safety.fired.get("the stock is slow to answer", 0)
     assert outcome.counts["bytes"] > 1000
     assert outcome.seconds >= 6.0
     assert outcome == msgspec.json.decode(msgspec.json.encode(outcome), type=Outcome)
@@ -174,6 +174,14 @@ def test_an_act_that_is_refused_while_only_what_it_can_do_without_is_hurt_is_a_b
     assert "was refused: Gone: thing-" in spared.broken
 
 
+def test_who_never_forgets_that_it_reached_nobody_as_it_started_is_found(monkeypatch):
+    monkeypatch.setattr("ropewalk.testing.simulation.BLIND", 1.0)
+    fair, liveness = (played("sell_or_sulk", mode=mode) for mode in ("fair", "liveness"))
+
+    assert "" == fair.broken
+    assert "was refused: Gone: I could not sell anything when I began." in liveness.broken
+
+
 def test_an_instance_that_is_up_and_never_asked_is_found(monkeypatch):
     monkeypatch.setattr("ropewalk.testing.simulation.IDLE", 3)
     outcome = played("sell", mode="fair")
@@ -188,7 +196,7 @@ def test_in_fair_weather_nothing_improbable_happens_and_everything_must_come_tru
     right, never = played("sell", mode="fair"), played("sell_and_hope", mode="fair")
 
     fired = {point for point in right.fired if point != "transaction run again"}  # as databases do in any weather
-    assert ("", 6, set()) == (right.broken, right.acts["done"], fired)
+    assert ("", 5, set()) == (right.broken, right.acts["done"], fired)
     assert {"the stock is slow to answer"} <= played("sell").fired.keys()
     assert "10 s after the last fault: something was taken" in never.broken
 

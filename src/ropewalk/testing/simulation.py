@@ -37,7 +37,7 @@ MODES = ("safety", "liveness", "fair")
 SLOWEST = 60.0  # seconds within which, without faults, every call and every act has ended
 SWEEPS = (250, 20_000)  # turns between two collections of garbage: often, and hardly ever
 SILENT = 90.0  # seconds after which a connection that nobody uses was closed by either side
-TIMES = 3  # times that each workload acts once more, long after the last fault
+TIMES = 2  # times that each workload acts once more, long after the last fault
 LAST = 10_000  # the number of the first act that is not of the schedule
 BLIND = 0.3  # the share of services that start anew while they reach nobody
 SURE = (0.005, 0.02)  # seconds of latency meanwhile: what waits for another has little time of its own
@@ -228,6 +228,7 @@ class _Simulation:
             world.crash(name)
             world.restart(name)
         self._come(10.0, TIMES, trouble=False)
+        self._until(world.now + 10.0)  # who was asked last gives up, too
         world.heal()
         self._all_ended()
 

@@ -97,6 +97,12 @@ async def sell_for_ever(world: Any, random: Random) -> None:
     await _take(world, random)
 
 
+@workload(every=0.5, settings={"shop": {"wrong": "sulks"}})
+async def sell_or_sulk(world: Any, random: Random) -> None:
+    """Whoever could not sell the first thing sells nothing."""
+    await _sell(world, random)
+
+
 @workload(every=0.5, trouble=True)
 async def strike(world: Any, random: Random) -> None:
     """What makes trouble for the others."""

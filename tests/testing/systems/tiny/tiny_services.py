@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import sqlalchemy as sa
 from twisted.internet.defer import Deferred
 
-from ropewalk import Client, Database, Gone, Service, Settings, post
+from ropewalk import Client, Database, Gone, RopewalkError, Service, Settings, post
 from ropewalk.buggify import buggify
 
 metadata = sa.MetaData()
@@ -59,7 +59,9 @@ class Stock(Service, name="stock", version="1.0.0"):
 
 
 class ShopSettings(Settings):
-    wrong: str = ""  # what the order of things taken follows from that it must not: "set", "id", "collector"
+    # What the order of things taken follows from that it must not: "set", "id", "collector"; "sulks": whoever could not
+    # sell the first thing sells nothing.
+    wrong: str = ""
 
 
 class Node:
@@ -73,13 +75,27 @@ class Shop(Service, name="shop", version="1.0.0"):
         self.stock, self.settings = stock, settings
         self.things: list[Any] = []
         self.collected = 0
+        self.sulks: bool | None = None
 
-    @post("/sold/<name>")
+    @post("/sold/<name>", raises=(Gone,))
     async def sell(self, name: str) -> str:
         """Sell what is called so."""
+        if self.settings.wrong == "sulks":
+            await self._begins()
         for thing in self._in_order([f"{name}-{letter}" for letter in "abc"]):
             await self.stock.take(thing)
         return name
+
+    async def _begins(self) -> None:
+        if self.sulks is None:
+            try:
+                await self.stock.take("the first thing")
+            except RopewalkError:
+                self.sulks = True
+            else:
+                self.sulks = False
+        if self.sulks:
+            raise Gone("I could not sell anything when I began.")
 
     def _in_order(self, names: list[str]) -> list[str]:
         if self.settings.wrong == "set":
