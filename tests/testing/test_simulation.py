@@ -118,7 +118,7 @@ def test_what_is_right_holds_and_is_counted(monkeypatch):
 
     assert "" == outcome.broken
     assert (3, 7) == (safety.acts["done"], outcome.acts["done"])  # twice two when all is over; those blind refuse
-    assert 11 == safety.counts["commit"] - safety.fired.get("the stock is slow to answer", 0)
+    assert 9 == safety.counts["commit"] - safety.fired.get("the stock is slow to answer", 0)
     assert outcome.counts["bytes"] > 1000
     assert outcome.seconds >= 6.0
     assert outcome == msgspec.json.decode(msgspec.json.encode(outcome), type=Outcome)
