@@ -17,6 +17,7 @@ from ropewalk.runtime.config import load
 from ropewalk.testing import Fault, World
 from ropewalk.testing.configured import parts_of
 from ropewalk.testing.faults import DOING, ENDS, KINDS, STRUCK, do, draw, hurt
+from ropewalk.testing.moments import SELDOM, Armed
 from ropewalk.testing.values import Parts
 
 SERVICES = ("here", "there")
@@ -36,6 +37,10 @@ class Here(Service, name="here", version="1.0.0"):
     @get("/nothing")
     async def nothing(self) -> None:
         """Nothing."""
+
+    @get("/something")
+    async def something(self) -> None:
+        """Something."""
 
 
 class There(Service, name="there", version="1.0.0"):
@@ -286,24 +291,48 @@ def test_a_crash_at_some_moment_comes_with_that_moment(world):
     assert (True, False) == (before, world.hosts["here/1"].up)
 
 
-def test_a_crash_at_a_new_moment_counts_each_name_once(world):
-    def ask() -> None:
+def test_a_crash_at_a_seldom_moment_comes_with_one_whose_like_was_met_least_often(world):
+    def ask(name: str) -> None:
         with suppress(RopewalkError):
-            world.run(world.client(Here).nothing())
+            world.run(getattr(world.client(Here), name)())
 
-    do(world, Fault(0.0, "crash-at-new-moment", "here", 40.0))
-    for _ in range(40):
-        ask()
-    after_many_of_few_names = world.hosts["here/1"].up, world.hosts["here/2"].up
-    world.moments.disarm([world.hosts["here/1"], world.hosts["here/2"]])
-    do(world, Fault(world.now, "crash-at-new-moment", "here", 1.0))
-    ask()
+    for name in ("nothing", "something", "something", "something"):
+        ask(name)
+    world.crash("here", at=SELDOM, nth=1)
+    for _ in range(4):
+        ask("something")
+    after_what_is_frequent = world.hosts["here/1"].up, world.hosts["here/2"].up
+    ask("nothing")
 
-    assert (True, True) == after_many_of_few_names
+    assert (True, True) == after_what_is_frequent
     assert [False, True] == sorted(world.hosts[name].up for name in ("here/1", "here/2"))
 
 
-def test_what_is_parted_at_a_new_moment_is_so_from_then_until_it_is_healed(world):
+@pytest.mark.parametrize(
+    ("name", "nth", "comes"),
+    [
+        ("after:tick/commit", 1, True),
+        ("after:book/commit", 1, False),
+        ("after:book/commit", 2, True),
+        ("after:hold", 2, False),
+        ("after:hold", 3, True),
+        ("after:never yet", 1, True),
+        ("before:tick/commit", 9, False),
+        ("after:frame", 9, False),
+        ("after:book/2", 9, False),
+    ],
+)
+def test_a_seldom_moment_is_after_an_effect_and_of_a_name_that_few_are_seldomer_than(world, name, nth, comes):
+    met = {"after:tick/commit": 2, "after:book/commit": 30, "after:hold": 31}
+    armed = Armed([world.hosts["here/1"]], SELDOM, nth, lambda host, name: True)
+
+    assert (comes, False) == (
+        armed.comes(world.hosts["here/1"], name, met),
+        armed.comes(world.hosts["here/2"], name, met),
+    )
+
+
+def test_what_is_parted_at_a_seldom_moment_is_so_from_then_until_it_is_healed(world):
     def refused() -> bool:
         try:
             world.run(world.client(There).nothing())
@@ -311,11 +340,11 @@ def test_what_is_parted_at_a_new_moment_is_so_from_then_until_it_is_healed(world
             return True
         return False
 
-    do(world, Fault(0.0, "partition-one-way-at-new-moment", "there outside", 1.0))
+    do(world, Fault(0.0, "partition-one-way-at-seldom-moment", "there outside", 1.0))
     cut_off = refused()
     do(world, Fault(world.now, "heal", "there outside"))
     healed = refused()
-    do(world, Fault(world.now, "partition-one-way-at-new-moment", "there outside", 1.0))
+    do(world, Fault(world.now, "partition-one-way-at-seldom-moment", "there outside", 1.0))
     do(world, Fault(world.now, "heal", "there outside"))
 
     assert [True, False, False] == [cut_off, healed, refused()]

@@ -13,7 +13,7 @@ from typing import Any
 
 from .broker import NAME as BROKER
 from .hosts import EVERYTHING, OUTSIDE
-from .moments import ANY, NEW
+from .moments import ANY, SELDOM
 from .network import Link
 from .store import TAKES
 from .values import Fault, Parts
@@ -24,7 +24,7 @@ FEW = (1, 1, 2, 3)  # of these so many
 AT_ONCE = 0.25  # the share of seeds in which something is wrong from the beginning
 EVERY = (1.5, 3.0, 8.0, 20.0)  # seconds between the beginnings of two faults, on average: one of these for a whole seed
 MOMENTS = 12  # that one is counted to at most, of all there are
-NAMES = (8, 24, 60)  # that a new one is counted to at most: what is seldom comes late
+NAMES = (4, 16, 64)  # among so many a seldom one is at most
 JUMPS = (14.0, 14.0, 3600.0)  # seconds a clock jumps at most: mostly within what tokens allow for
 LONGEST = (2.0, 10.0, 40.0)  # seconds one of them lasts: likewise
 STRUCK = 15.0  # seconds for which what waits for a moment may go on after its time: it came late, and is to be felt
@@ -142,6 +142,9 @@ def _jump(random: Random) -> float:
     return round(random.uniform(-1.0, 1.0) * random.choice(JUMPS), 1)
 
 
+_seldom = _up_to(*NAMES)
+
+
 # -- the kinds
 
 Target = Callable[[Random, Parts], str]
@@ -151,13 +154,13 @@ Drawing = Callable[[Random, Parts, float, float], list[Fault]]  # of a kind, fro
 ENDS = {  # what undoes what
     "crash": "restart",
     "crash-at-moment": "restart",
-    "crash-at-new-moment": "restart",
+    "crash-at-seldom-moment": "restart",
     "power": "restart",
     "stop": "restart",
     "partition": "heal",
     "partition-one-way": "heal",
-    "partition-at-new-moment": "heal",
-    "partition-one-way-at-new-moment": "heal",
+    "partition-at-seldom-moment": "heal",
+    "partition-one-way-at-seldom-moment": "heal",
     "isolate": "heal",
     "hold": "release",
     "pause": "resume",
@@ -209,7 +212,7 @@ def _bad_start(random: Random, parts: Parts, at: float, end: float) -> list[Faul
 KINDS: dict[str, Drawing] = {
     "crash": _lasting("crash", _instance),
     "crash at a moment": _lasting("crash-at-moment", _instance, _up_to(MOMENTS)),
-    "crash at a new moment": _lasting("crash-at-new-moment", _instance, _up_to(*NAMES), longer=STRUCK),
+    "crash at a seldom moment": _lasting("crash-at-seldom-moment", _instance, _seldom, longer=STRUCK),
     "crash of a service": _lasting("crash", _service),
     "crash of a database": _lasting("crash", _keeper),
     "power failure": _lasting("power", _host),
@@ -221,8 +224,8 @@ KINDS: dict[str, Drawing] = {
     "coincidence": _lasting("coincide", _instance, lambda random: 1.0),
     "partition": _lasting("partition", _link),
     "one-way partition": _lasting("partition-one-way", _link_either_way),
-    "partition at a new moment": _lasting("partition-at-new-moment", _link, _up_to(*NAMES), longer=STRUCK),
-    "lost answers at a new moment": _lasting("partition-one-way-at-new-moment", _link, _up_to(*NAMES), longer=STRUCK),
+    "partition at a seldom moment": _lasting("partition-at-seldom-moment", _link, _seldom, longer=STRUCK),
+    "lost answers at a seldom moment": _lasting("partition-one-way-at-seldom-moment", _link, _seldom, longer=STRUCK),
     "isolation": _lasting("isolate", _either),
     "reset": _reset,
     "slow link": _lasting("slow", _link, _seconds(0.05, 3.0)),
@@ -237,14 +240,14 @@ KINDS: dict[str, Drawing] = {
 DOING: dict[str, Callable[[Any, list[str], float], object]] = {
     "crash": lambda world, targets, value: world.crash(targets[0]),
     "crash-at-moment": lambda world, targets, value: world.crash(targets[0], at=ANY, nth=int(value)),
-    "crash-at-new-moment": lambda world, targets, value: world.crash(targets[0], at=NEW, nth=int(value)),
+    "crash-at-seldom-moment": lambda world, targets, value: world.crash(targets[0], at=SELDOM, nth=int(value)),
     "power": lambda world, targets, value: world.crash(targets[0], power=True),
     "restart": lambda world, targets, value: world.restart(targets[0]),
     "partition": lambda world, targets, value: world.partition(*targets),
     "partition-one-way": lambda world, targets, value: world.partition(*targets, one_way=True),
-    "partition-at-new-moment": lambda world, targets, value: world.partition(*targets, at=NEW, nth=int(value)),
-    "partition-one-way-at-new-moment": lambda world, targets, value: world.partition(
-        *targets, one_way=True, at=NEW, nth=int(value)
+    "partition-at-seldom-moment": lambda world, targets, value: world.partition(*targets, at=SELDOM, nth=int(value)),
+    "partition-one-way-at-seldom-moment": lambda world, targets, value: world.partition(
+        *targets, one_way=True, at=SELDOM, nth=int(value)
     ),
     "heal": lambda world, targets, value: world.heal(*targets),
     "reset": lambda world, targets, value: world.reset(*targets),

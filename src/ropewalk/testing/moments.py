@@ -7,19 +7,22 @@ call, at the caller and at the callee; of a function given to `Database.run`, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from .hosts import Host, Reactor
 
 ANY = "any moment"
-# One after an effect that is there to stay, of another name than all since it was armed: what is seldom comes as soon
-# as what is frequent. A crash at any other moment is one after the effect before it.
-NEW = "a new moment"
+# One after an effect that is there to stay: a crash at any other moment is one after the effect before it. And of a
+# name that is among the n which its service has come to least often so far: what happens once in a minute is met as
+# often as what happens all the time.
+SELDOM = "a seldom moment"
 HESITATES = 0.25  # the share of its moments at which a host that hesitates does
 
 
@@ -31,21 +34,20 @@ class Armed(Struct):
     """What befalls a host when it comes to its moment."""
 
     hosts: Sequence[Host]
-    moment: str  # or ANY, or NEW
-    nth: int  # how many of them it still waits for
+    moment: str  # or ANY, or SELDOM
+    nth: int  # how many of them it still waits for; of SELDOM, among how many names
     does: Callable[[Host, str], bool]  # it, there and then; whether that host's process is dead now
     parts: Collection[Host] = ()  # that it parts from each other: what they are healed of
-    met: set[str] = field(default_factory=set)  # the names of moments so far
 
-    def counts(self, host: Host, name: str) -> bool:
-        """Whether it waits for this moment there."""
+    def comes(self, host: Host, name: str, met: Mapping[str, int]) -> bool:
+        """Whether this is the moment it waits for, counted; `met`: how often that service came to each name before."""
         if host not in self.hosts:
             return False
-        if self.moment == NEW:
-            new = name not in self.met and _stays(name)
-            self.met.add(name)
-            return new
-        return self.moment in (name, ANY)
+        if self.moment == SELDOM:
+            often = met.get(name, 0)
+            return _stays(name) and sum(0 < count < often for count in met.values()) < self.nth
+        self.nth -= self.moment in (name, ANY)
+        return self.nth == 0
 
 
 class Moments:
@@ -53,6 +55,7 @@ class Moments:
 
     def __init__(self) -> None:
         self._armed: list[Armed] = []
+        self._met: defaultdict[str, Counter[str]] = defaultdict(Counter)  # by service: names of what stays -> how often
         self.heard: list[tuple[str, str]] | None = None  # (host, moment) of all, when somebody wants to know
 
     def arm(self, armed: Armed) -> None:
@@ -61,7 +64,7 @@ class Moments:
         Raises ValueError for what is no moment.
         """
         when, colon, effect = armed.moment.partition(":")
-        if armed.moment not in (ANY, NEW) and (when not in ("before", "after") or not colon or not effect):
+        if armed.moment not in (ANY, SELDOM) and (when not in ("before", "after") or not colon or not effect):
             raise ValueError(f'at: expected a moment like "before:charge" or "after:charge", got {armed.moment!r}.')
         if armed.nth < 1:
             raise ValueError(f"nth: expected 1 for the next time, or more, got {armed.nth!r}.")
@@ -98,16 +101,16 @@ class Moments:
             return True
         if self.heard is not None:
             self.heard.append((reactor.host.name, name))
+        met, dead = self._met[reactor.host.name.partition("/")[0]], False
         for armed in tuple(self._armed):
-            if armed.counts(reactor.host, name):
-                armed.nth -= 1
-                if armed.nth == 0:
-                    self._armed.remove(armed)
-                    if armed.does(reactor.host, name):
-                        return True
-        return False
+            if not dead and armed.comes(reactor.host, name, met):
+                self._armed.remove(armed)
+                dead = armed.does(reactor.host, name)
+        met[name] += _stays(name)
+        return dead
 
 
+@lru_cache(1024)
 def _stays(name: str) -> bool:
     """Whether this is the moment after a call, a commit, a message: after neither bytes nor a mere statement."""
     when, _, effect = name.partition(":")
