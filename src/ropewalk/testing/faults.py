@@ -19,6 +19,7 @@ from .store import TAKES
 from .values import Fault, Parts
 
 SHARES = (0.15, 0.3, 0.6)  # of the kinds that a seed takes: one of these
+SOUGHT = 0.5  # the share of seeds that take those that come at seldom moments whatever else they take
 FOCUSED = 0.5  # the share of seeds that leave all but one to three services alone
 FEW = (1, 1, 2, 3)  # of these so many
 AT_ONCE = 0.25  # the share of seeds in which something is wrong from the beginning
@@ -33,8 +34,9 @@ STARTS = 0.25  # the share of its time after which a process starts that another
 
 def draw(random: Random, parts: Parts, begin: float, end: float) -> tuple[Fault, ...]:
     """A schedule of faults from `begin` to `end`, all of which have an end of their own, in order of time."""
-    share = random.choice(SHARES)
-    kinds = [kind for kind in KINDS if random.random() < share] or [random.choice(list(KINDS))]
+    share, sought = random.choice(SHARES), random.random() < SOUGHT
+    taken = [kind for kind in KINDS if random.random() < share or (sought and "seldom" in kind)]
+    kinds = taken or [random.choice(list(KINDS))]
     if random.random() < FOCUSED:
         parts = _focused(random, parts)
     every, longest = random.choice(EVERY), random.choice(LONGEST)

@@ -40,7 +40,8 @@ SILENT = 90.0  # seconds after which a connection that nobody uses was closed by
 TIMES = 2  # times that each workload acts once more, long after the last fault
 LAST = 10_000  # the number of the first act that is not of the schedule
 BLIND = 0.3  # the share of services that start anew while they reach nobody
-SURE = (0.005, 0.02)  # seconds of latency meanwhile: what waits for another has little time of its own
+QUIET = (40.0, 65.0)  # seconds before that: connections are about to be given up when it ends
+SURE = (0.05, 0.1)  # seconds of latency meanwhile: what waits for another has little time of its own
 WAITING = (0.3, 1.2)  # seconds of latency while all are asked to stop: most of them wait for something then
 PERIOD = 30.0  # seconds before that in which everybody comes a last time, and what is done at intervals is done
 IDLE = 20  # calls of a service after which each of its instances has had one
@@ -210,9 +211,10 @@ class _Simulation:
         self._look()
 
     def _once_more(self) -> None:
-        """Everybody comes once more, over links that are slow and sure; nobody is refused."""
+        """After a quiet minute everybody comes once more, over links that are slow and sure; nobody is refused."""
         self._last = True
         self._all_links(SURE)
+        self._until(self._world.now + Random(f"{self._schedule.seed}/quiet/{self._number}").uniform(*QUIET))
         self._come(10.0, TIMES, trouble=False)
         self._all_ended()
 
