@@ -31,7 +31,7 @@ class Bite(Struct, frozen=True):
     number: int
     name: str
     seed: int | None  # that found it; None when none did
-    events: int | None  # of the shrunk schedule: acts and faults
+    events: int | None  # of the shrunk schedule: acts and faults, and what comes after these
     broken: str
 
 
@@ -59,7 +59,7 @@ def hunt(bug: Planted, *, seeds: int, minutes: float | None, jobs: int, shrink: 
     if not found:
         return Bite(bug.number, bug.name, None, None, "")
     schedule = found[0]["schedule"]
-    events = len(schedule["acts"]) + len(schedule["faults"])
+    events = sum(len(schedule[entries]) for entries in ("acts", "faults", "late", "blind"))
     return Bite(bug.number, bug.name, schedule["seed"], events, found[0]["broken"])
 
 

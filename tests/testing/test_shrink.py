@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ropewalk.testing.shrink import shrink
-from ropewalk.testing.values import Act, Fault, Schedule
+from ropewalk.testing.values import Act, Fault, Late, Schedule
 
 CRASH, RESTART = Fault(10.5, "crash", "payments/1"), Fault(20.25, "restart", "payments/1")
 
@@ -190,3 +190,22 @@ def test_progress_is_told_of_every_call_with_the_smallest_so_far():
 
     assert [1, 2, 3] == [calls for calls, _ in told]
     assert all(has(acts(2))(smallest) for _, smallest in told)
+
+
+LATE = tuple(Late("once more", float(number), "book", 10_000 + number) for number in range(6))
+
+
+def test_what_comes_after_the_faults_goes_too_but_for_what_it_takes():
+    large = replace(schedule((Act(1.0, "book", 1),)), late=LATE, blind=("payments", "hotels"))
+
+    small = shrink(large, lambda candidate: LATE[4] in candidate.late and "hotels" in candidate.blind)
+
+    assert ((LATE[4],), ("hotels",), (), 2) == (small.late, small.blind, small.acts, small.size)
+
+
+def test_of_what_failed_before_nothing_comes_after():
+    large = replace(schedule((Act(1.0, "book", 1),)), late=LATE, blind=("payments",))
+
+    small = shrink(large, lambda candidate: bool(candidate.acts), ended=2.0)
+
+    assert ((), ()) == (small.late, small.blind)

@@ -74,6 +74,22 @@ def test_in_liveness_mode_the_faults_end_after_two_thirds():
         assert all(fault.at <= 60.2 + STRUCK for fault in faults)
 
 
+def test_what_comes_after_the_faults_is_part_of_the_plan_and_drawn_like_it_where_a_schedule_lacks_it():
+    def late(mode: str) -> tuple[list[str], bool]:
+        planned = plan(TINY, ["tiny_play:sell", "tiny_play:strike"], 5, 6.0, mode)
+        return [f"{each.phase}: {each.name}" for each in planned.late or ()], bool(planned.blind)
+
+    drawn = plan(TINY, ["tiny_play:sell"], 5, 6.0, "liveness")
+    without = msgspec.structs.replace(drawn, late=None, blind=None)
+    sell = [f"{phase}: sell" for phase in ("once more", "once more", "blind", "blind", "once again", "once again")]
+
+    assert ([*sell, "stop: sell", "stop: strike"], True) == late("liveness")
+    assert ([*sell[:2], "stop: sell", "stop: strike"], False) == late("fair")
+    assert ([], False) == late("safety")
+    digests = [simulate(TINY, ["tiny_play:sell"], each).digest for each in (drawn, without)]
+    assert digests[0] == digests[1]
+
+
 def test_in_fair_weather_there_are_no_faults_and_nobody_makes_trouble():
     both = ["tiny_play:sell", "tiny_play:strike"]
     plans = [(plan(TINY, both, seed, 60.0, "fair"), plan(TINY, both, seed, 60.0)) for seed in range(10)]

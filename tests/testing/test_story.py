@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from msgspec.structs import replace
 
 from ropewalk.testing import story
 from ropewalk.testing.story import events_of, mermaid, text
-from ropewalk.testing.values import Act, Event, Fault, Outcome, Schedule
+from ropewalk.testing.values import Act, Event, Fault, Late, Outcome, Schedule
 
 BOOKED_TWICE = "No double booking: reservations hold room 12 twice; the second payment was charged, at 14.2 s"
 
@@ -233,10 +234,15 @@ ACTS = (Act(1.0, "book", 1), Act(12.0, "book", 3))
 FAULTS = (Fault(12.03, "crash", "payments/1"),)
 
 
-def written(*, acts=ACTS, faults=FAULTS, broken=BOOKED_TWICE, target="hotel.system:Hotel", folder=None) -> str:
-    return story.test_file(
-        outcome(ACT, CHARGE, LOST, acts=acts, faults=faults, broken=broken), target, ["w:book"], folder
-    )
+LATE = (Late("once more", 2.5, "book", 10_000), Late("once again", 9.125, "look for what there is left", 10_004))
+
+
+def written(
+    *, acts=ACTS, faults=FAULTS, broken=BOOKED_TWICE, target="hotel.system:Hotel", folder=None, **ending: Any
+) -> str:
+    told = outcome(ACT, CHARGE, LOST, acts=acts, faults=faults, broken=broken)
+    told = replace(told, schedule=replace(told.schedule, **ending))
+    return story.test_file(told, target, ["w:book"], folder)
 
 
 def test_the_test_holds_the_schedule_and_replays_it():
@@ -247,6 +253,17 @@ def test_the_test_holds_the_schedule_and_replays_it():
     namespace["test_no_double_booking_7"]()
 
     assert [("hotel.system:Hotel", ["w:book"], Schedule(7, 15.0, ACTS, FAULTS))] == calls
+
+
+def test_the_test_holds_what_comes_after_the_faults():
+    calls = []
+    namespace = {"Late": Late, "Schedule": Schedule, "replay": lambda *given: calls.append(given)}
+    code = written(acts=(), faults=(), late=LATE, blind=("users", "hotels"))
+
+    exec(code.replace("from ropewalk.testing import Late, Schedule, replay", ""), namespace)
+    namespace["test_no_double_booking_7"]()
+
+    assert Schedule(7, 15.0, (), (), late=LATE, blind=("users", "hotels")) == calls[0][2]
 
 
 def test_the_test_begins_with_the_story():
@@ -270,6 +287,8 @@ def test_a_system_file_is_found_from_where_the_test_lies(tmp_path):
         {},
         {"acts": (), "faults": ()},
         {"acts": ACTS[:1], "faults": FAULTS * 3},
+        {"late": LATE, "blind": ("users",)},
+        {"late": (), "blind": ("users", "hotels")},
         {"faults": (Fault(1.25, "partition", "reservations/1 a-service-with-a-very-long-name/database", 0.125),) * 2},
         {"broken": 'It said """no""", and \\n, and\tthat.\nThen\n   "more"'},
         {

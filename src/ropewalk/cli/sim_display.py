@@ -101,9 +101,9 @@ def ratio(virtual: float, real: float) -> str:
 
 
 def size_of(schedule: Schedule) -> str:
-    return (
-        f"{counted(len(schedule.acts), 'act')} and {counted(len(schedule.faults), 'fault')} in {schedule.seconds:g} s"
-    )
+    late = f", {len(schedule.late or ()) + len(schedule.blind or ())} later" if schedule.late or schedule.blind else ""
+    acts, faults = counted(len(schedule.acts), "act"), counted(len(schedule.faults), "fault")
+    return f"{acts} and {faults} in {schedule.seconds:g} s{late}"
 
 
 def counted(number: int, noun: str) -> str:

@@ -59,7 +59,9 @@ def _lines(schedule: Schedule) -> Iterable[str]:
         for fault in schedule.faults
     ]
     yield from (f"{at:>10.3f} s  {what}" for at, what in sorted(acts + faults, key=lambda entry: entry[0]))
-    yield f"{schedule.seconds:>10.3f} s  the end"
+    yield f"{schedule.seconds:>10.3f} s  the end" + (", and then" if schedule.late or schedule.blind else "")
+    yield from (f"{'blind':>12}  {name} starts anew" for name in schedule.blind or ())
+    yield from (f"{late.phase:>12}  {late.name} #{late.number}" for late in schedule.late or ())
 
 
 def _again(options: Options, failure: Failure) -> str:

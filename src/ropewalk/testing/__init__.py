@@ -20,6 +20,7 @@ _HOME = {
     "Outcome": "values",
     "Fault": "values",
     "Act": "values",
+    "Late": "values",
     "Event": "values",
     "workload": "workloads",
     "plan": "simulation",

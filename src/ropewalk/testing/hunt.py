@@ -129,7 +129,8 @@ def _replay(options: Options, tools: Tools, shown: Shown, tally: Tally, broken: 
 
 def _is_playable(options: Options, schedule: Schedule) -> bool:
     """Whether its acts are of the workloads that were named; a grave of others waits for a run with these."""
-    return {act.name for act in schedule.acts} <= {workload.rpartition(":")[2] for workload in options.workloads}
+    names = {act.name for act in schedule.acts} | {late.name for late in schedule.late or ()}
+    return names <= {workload.rpartition(":")[2] for workload in options.workloads}
 
 
 def _try_seeds(options: Options, tools: Tools, shown: Shown, tally: Tally, broken: list[Failure]) -> None:

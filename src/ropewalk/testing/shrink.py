@@ -2,8 +2,7 @@
 
 Delta debugging over the acts and faults of a schedule. It knows nothing of Worlds: `fails` runs one, or is a lambda.
 
->>> from .faults import ENDS
-from .values import Act, Fault, Schedule
+>>> from ropewalk.testing.values import Act, Fault, Schedule
 >>> acts = tuple(Act(float(number), "book", number) for number in range(1, 9))
 >>> large = Schedule(7, 600.0, acts, (Fault(3.5, "crash", "payments/1"), Fault(4.5, "restart", "payments/1")))
 >>> small = shrink(large, lambda schedule: any(act.number == 5 for act in schedule.acts))
@@ -21,7 +20,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from .faults import ENDS
-from .values import Act, Fault, Schedule
+from .values import Act, Fault, Late, Schedule
 
 Entry = Act | Fault
 Progress = Callable[[int, Schedule], object]
@@ -104,10 +103,13 @@ class _Search:
 
 
 def _drop(search: _Search) -> None:
-    """Leave out as much as possible: all of a kind, then pairs, then one by one."""
+    """Leave out as much as possible: all of a kind, what comes after the faults, then pairs, then one by one."""
     for nothing in (replace(search.smallest, acts=(), faults=()), replace(search.smallest, faults=())):
         if search.accepts(nothing):
             break
+    late = _late_of(search.smallest)
+    if late and not search.accepts(_with_late(search.smallest, [])):
+        _minimise(search, late, lambda kept: _with_late(search.smallest, kept))
     _minimise(search, _pairs(search.entries), lambda pairs: _with(search.smallest, chain(*pairs)))
     _minimise(search, search.entries, lambda entries: _with(search.smallest, entries))
 
@@ -224,7 +226,23 @@ def _until(schedule: Schedule, end: float) -> Schedule:
     """Without what comes later; a schedule that looks for what never ends, or comes true, keeps its length."""
     seconds = min(schedule.seconds, float(ceil(end))) if schedule.mode == "safety" else schedule.seconds
     kept = _with(schedule, [entry for entry in _entries(schedule) if entry.at <= end])
+    if _late_of(kept) and end <= schedule.seconds:
+        kept = _with_late(kept, [])
     return replace(kept, seconds=seconds)
+
+
+def _late_of(schedule: Schedule) -> list[Late | str]:
+    """What comes after its faults: acts, and names of services that start anew."""
+    return [*(schedule.late or ()), *(schedule.blind or ())]
+
+
+def _with_late(schedule: Schedule, kept: Sequence[Late | str]) -> Schedule:
+    """The schedule with these alone after its faults."""
+    return replace(
+        schedule,
+        late=tuple(each for each in kept if isinstance(each, Late)),
+        blind=tuple(each for each in kept if isinstance(each, str)),
+    )
 
 
 def _entries(schedule: Schedule) -> list[Entry]:

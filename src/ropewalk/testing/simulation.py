@@ -14,13 +14,14 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from ..errors import ConfigurationError, RopewalkError
 from ..runtime.settings import merged
@@ -29,23 +30,30 @@ from .driving import described
 from .faults import do, draw, hurt
 from .garbage import only_what_is_new
 from .hosts import OUTSIDE
-from .values import Act, Event, Fault, Outcome, Parts, Schedule
+from .values import Act, Event, Fault, Late, Outcome, Parts, Schedule
 from .workloads import Check, Workload, all_of, find
 from .world import World
 
-MODES = ("safety", "liveness", "fair")
 SLOWEST = 60.0  # seconds within which, without faults, every call and every act has ended
 SWEEPS = (250, 20_000)  # turns between two collections of garbage: often, and hardly ever
 SILENT = 90.0  # seconds after which a connection that nobody uses was closed by either side
-TIMES = 2  # times that each workload acts once more, long after the last fault
-LAST = 10_000  # the number of the first act that is not of the schedule
+LAST = 10_000  # the number of the first act that comes when the faults have ended
 BLIND = 0.3  # the share of services that start anew while they reach nobody
 QUIET = (40.0, 65.0)  # seconds before that: connections are about to be given up when it ends
 SURE = (0.05, 0.1)  # seconds of latency meanwhile: what waits for another has little time of its own
 WAITING = (0.3, 1.2)  # seconds of latency while all are asked to stop: most of them wait for something then
-PERIOD = 30.0  # seconds before that in which everybody comes a last time, and what is done at intervals is done
 IDLE = 20  # calls of a service after which each of its instances has had one
 OPEN = 48  # connections from one host to another beside those of its calls: a pool that keeps its own stays far below
+
+# When the faults have ended: how often each workload acts in a phase, within how many seconds, and whether those who
+# make trouble do.
+PHASES = {
+    "once more": (2, 10.0, False),
+    "blind": (2, 10.0, False),
+    "once again": (2, 10.0, False),
+    "stop": (1, 30.0, True),  # in which also what is done at intervals is done a last time
+}
+MODES = {"safety": (), "liveness": tuple(PHASES), "fair": ("once more", "stop")}  # which of them it has
 
 
 def expand(target: str, workloads: Sequence[str]) -> tuple[str, ...]:
@@ -62,14 +70,37 @@ def plan(target: str, workloads: Sequence[str], seed: int, seconds: float, mode:
 
     if mode not in MODES:
         raise ValueError(f"mode: expected one of {', '.join(MODES)}; got {mode!r}.")
-    random = Random(f"{seed}/plan")
+    parts, everybody = parts_of(load(target, {})), list(map(find, workloads))
     end = seconds * 2 / 3 if mode == "liveness" else seconds
-    faults = draw(random, parts_of(load(target, {})), 0.0, end) if mode != "fair" else ()
+    faults = draw(Random(f"{seed}/plan"), parts, 0.0, end) if mode != "fair" else ()
     # Where one service may be to blame for all there is, nothing else makes trouble.
     quiet = not faults or bool(frozenset.intersection(*hurt(faults)))
-    played = [each for each in map(find, workloads) if not (quiet and each.trouble)]
+    played = [each for each in everybody if not (quiet and each.trouble)]
     acts = [act for each in played for act in _acts(each, Random(f"{seed}/acts/{each.name}"), seconds)]
-    return Schedule(seed, seconds, tuple(sorted(acts, key=lambda act: act.at)), faults, mode)
+    schedule = Schedule(seed, seconds, tuple(sorted(acts, key=lambda act: act.at)), faults, mode)
+    return _with_ending(schedule, everybody, parts)
+
+
+def _with_ending(schedule: Schedule, workloads: Sequence[Workload], parts: Parts) -> Schedule:
+    """With what comes when the faults have ended, where it does not say that itself."""
+    late, blind = schedule.late, schedule.blind
+    if late is None:
+        late = tuple(_late(schedule.seed, sorted(workloads, key=lambda each: each.name), MODES[schedule.mode]))
+    if blind is None:
+        random = Random(f"{schedule.seed}/blind")
+        drawn = [name for name in parts.services if random.random() < BLIND]
+        blind = tuple(drawn) if "blind" in MODES[schedule.mode] else ()
+    return replace(schedule, late=late, blind=blind)
+
+
+def _late(seed: int, workloads: Sequence[Workload], phases: Sequence[str]) -> Iterator[Late]:
+    number = LAST
+    for phase in phases:
+        random, (times, seconds, trouble) = Random(f"{seed}/{phase}"), PHASES[phase]
+        for each in workloads:
+            for one in range(times if trouble or not each.trouble else 0):
+                yield Late(phase, round(random.uniform(0.0, seconds), 3), each.name, number + one)
+        number += times
 
 
 def _acts(workload: Workload, random: Random, seconds: float) -> list[Act]:
@@ -131,7 +162,8 @@ class _Simulation:
         self._wrong: list[str] = []
         self._sure = _sure(schedule, self._workloads)  # acts that nothing keeps from being answered
         self._last = False  # the faults ended long ago
-        self._number = LAST  # of the next act that the schedule does not have
+        ending = _with_ending(schedule, workloads, parts)
+        self._late, self._blind = ending.late or (), ending.blind or ()
 
     def play(self) -> Outcome:
         world, schedule = self._world, self._schedule
@@ -195,10 +227,10 @@ class _Simulation:
         if stuck:
             raise AssertionError(f"{SLOWEST:g} s after the last fault a call has not ended: {stuck[0]}.")
         self._all_comes_true(patience)
-        self._once_more()
-        if self._schedule.mode == "liveness":
+        self._once_more("once more")
+        if "blind" in MODES[self._schedule.mode]:
             self._start_blind()
-            self._once_more()
+            self._once_more("once again")
             self._all_comes_true(patience)
         self._until(world.now + SILENT)
         silent = world.silent_for(SILENT)
@@ -210,26 +242,24 @@ class _Simulation:
         gc.collect()  # what failed and is heard of by nobody says so now
         self._look()
 
-    def _once_more(self) -> None:
+    def _once_more(self, phase: str) -> None:
         """After a quiet minute everybody comes once more, over links that are slow and sure; nobody is refused."""
         self._last = True
         self._all_links(SURE)
-        self._until(self._world.now + Random(f"{self._schedule.seed}/quiet/{self._number}").uniform(*QUIET))
-        self._come(10.0, TIMES, trouble=False)
+        self._until(self._world.now + Random(f"{self._schedule.seed}/quiet before {phase}").uniform(*QUIET))
+        self._come(phase)
         self._all_ended()
 
     def _start_blind(self) -> None:
         """Some services start anew while they reach nobody whom they ask, and meanwhile everybody comes."""
         world, self._last, self._sure = self._world, False, set()
-        random = Random(f"{self._schedule.seed}/blind")
-        blind = [name for name in self._parts.services if random.random() < BLIND]
         for asks, asked in self._parts.links:
-            if asks in blind:
+            if asks in self._blind:
                 world.partition(asks, asked)
-        for name in blind:
+        for name in self._blind:
             world.crash(name)
             world.restart(name)
-        self._come(10.0, TIMES, trouble=False)
+        self._come("blind")
         self._until(world.now + 10.0)  # who was asked last gives up, too
         world.heal()
         self._all_ended()
@@ -238,21 +268,20 @@ class _Simulation:
         """All are asked to stop in the midst of work, while most of it waits for an answer; and all do."""
         world, self._last, self._sure = self._world, False, set()
         self._all_links(WAITING)
-        self._come(PERIOD, 1)
+        self._come("stop")
         for name in world.processes:
             world.stop(name)
         while world.stopping:
             self._until(world.now + 1.0)
 
-    def _come(self, seconds: float, times: int, trouble: bool = True) -> None:
-        """Within `seconds` everybody acts so many times; those who make trouble only with `trouble`."""
-        world, random = self._world, Random(f"{self._schedule.seed}/{self._number}")
-        for name, each in sorted(self._workloads.items()):
-            for number in range(times if trouble or not each.trouble else 0):
-                act = Act(world.now, name, self._number + number)
-                world.at(world.now + random.uniform(0.0, seconds), self._begin, act)
-        self._number += times
-        self._until(world.now + seconds)
+    def _come(self, phase: str) -> None:
+        """The acts of a phase, for as long as that is."""
+        world = self._world
+        for late in self._late:
+            if late.phase == phase:
+                at = world.now + late.at
+                world.at(at, self._begin, Act(at, late.name, late.number))
+        self._until(world.now + PHASES[phase][1])
 
     def _all_ended(self) -> None:
         world = self._world

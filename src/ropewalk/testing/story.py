@@ -22,7 +22,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from .graveyard import slug
-from .values import Act, Event, Fault, Outcome
+from .values import Act, Event, Fault, Late, Outcome
 
 LONGEST = 40  # lines: what is read at one sitting; a shrunk failure has ten to twenty
 PROMPT = 1.0  # seconds: an answer within it is told together with its call
@@ -412,6 +412,8 @@ def test_file(
             *_tuple("acts", [_act_literal(act) for act in schedule.acts]),
             *_tuple("faults", [_fault_literal(fault) for fault in schedule.faults]),
             f"    mode={_quoted(schedule.mode)},",
+            *([] if schedule.late is None else _tuple("late", [_late_literal(late) for late in schedule.late])),
+            *([] if schedule.blind is None else _tuple("blind", [[_quoted(name)] for name in schedule.blind])),
             ")",
             "",
             "",
@@ -442,11 +444,17 @@ def _target(target: str, folder: str | Path | None) -> tuple[list[str], list[str
 
 def _names_used(outcome: Outcome) -> list[str]:
     schedule = outcome.schedule
-    return [*["Act"] * bool(schedule.acts), *["Fault"] * bool(schedule.faults), "Schedule", "replay"]
+    late = ["Late"] * bool(schedule.late)
+    return [*["Act"] * bool(schedule.acts), *["Fault"] * bool(schedule.faults), *late, "Schedule", "replay"]
 
 
 def _act_literal(act: Act) -> list[str]:
     return _call("Act", [f"at={act.at!r}", f"name={_quoted(act.name)}", f"number={act.number}"])
+
+
+def _late_literal(late: Late) -> list[str]:
+    given = [f"phase={_quoted(late.phase)}", f"at={late.at!r}", f"name={_quoted(late.name)}", f"number={late.number}"]
+    return _call("Late", given)
 
 
 def _fault_literal(fault: Fault) -> list[str]:

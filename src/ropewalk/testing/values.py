@@ -46,14 +46,30 @@ class Act(Struct, frozen=True):
     number: int  # its own chance is Random(f"{seed}/act/{name}/{number}")
 
 
+class Late(Struct, frozen=True):
+    """An act that comes when the faults have ended."""
+
+    phase: str  # "once more", "blind", "once again", "stop": see `ropewalk.testing.simulation`
+    at: float  # virtual seconds since its phase began
+    name: str
+    number: int
+
+
 class Schedule(Struct, frozen=True):
-    """All that one simulation follows from."""
+    """All that one simulation follows from. Of what is None the simulation draws from the seed what a plan would."""
 
     seed: int
     seconds: float  # virtual length
     acts: tuple[Act, ...]
     faults: tuple[Fault, ...]
     mode: str = "safety"  # or "liveness": the faults end at 2/3 of the time, then all must finish; or "fair": no faults
+    late: tuple[Late, ...] | None = None
+    blind: tuple[str, ...] | None = None  # services that start anew while they reach nobody
+
+    @property
+    def size(self) -> int:
+        """How many entries it has."""
+        return len(self.acts) + len(self.faults) + len(self.late or ()) + len(self.blind or ())
 
 
 class Outcome(Struct, frozen=True):
