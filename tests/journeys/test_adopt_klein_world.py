@@ -14,8 +14,8 @@ from ropewalk import Context, RopewalkError
 from ropewalk.context import enter_context
 from ropewalk.testing import World, plan, replay
 from ropewalk.testing.graveyard import exhume
+from ropewalk.testing.planning import expand
 from ropewalk.testing.seeds import run_seeds
-from ropewalk.testing.simulation import expand
 from ropewalk.testing.story import text
 
 SHOP = str(Path(__file__).resolve().parents[2] / "examples" / "adopt_klein" / "system.toml")

@@ -9,8 +9,8 @@ import pytest
 
 from ropewalk.testing import Schedule, plan, replay
 from ropewalk.testing.graveyard import exhume
+from ropewalk.testing.planning import expand
 from ropewalk.testing.seeds import run_seeds
-from ropewalk.testing.simulation import expand
 from ropewalk.testing.story import text
 
 TRIPS = str(Path(__file__).resolve().parents[2] / "examples" / "trips" / "system.toml")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ropewalk.testing import Act, Fault, Schedule
-from ropewalk.testing.simulation import verify
+from ropewalk.testing.verifying import verify
 
 TINY = Path(__file__).parent / "systems" / "tiny" / "system.toml"
 

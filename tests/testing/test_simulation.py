@@ -191,7 +191,7 @@ def test_an_act_that_is_refused_while_only_what_it_can_do_without_is_hurt_is_a_b
 
 
 def test_who_never_forgets_that_it_reached_nobody_as_it_started_is_found(monkeypatch):
-    monkeypatch.setattr("ropewalk.testing.simulation.BLIND", 1.0)
+    monkeypatch.setattr("ropewalk.testing.planning.BLIND", 1.0)
     fair, liveness = (played("sell_or_sulk", mode=mode) for mode in ("fair", "liveness"))
 
     assert "" == fair.broken

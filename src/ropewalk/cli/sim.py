@@ -140,6 +140,7 @@ def _real_tools() -> Tools:
 
     install()  # before any service module is imported: it may import klein at its top
     from ..testing.hunt import Tools
-    from ..testing.simulation import expand, plan, verify
+    from ..testing.planning import expand, plan
+    from ..testing.verifying import verify
 
     return Tools(plan, None, verify, expand)

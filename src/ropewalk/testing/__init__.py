@@ -23,7 +23,7 @@ _HOME = {
     "Late": "values",
     "Event": "values",
     "workload": "workloads",
-    "plan": "simulation",
+    "plan": "planning",
     "simulate": "simulation",
     "replay": "simulation",
     "crash_points": "points",

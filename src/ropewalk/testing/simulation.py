@@ -1,4 +1,4 @@
-"""One seed: what is to happen is drawn, played, and judged. As a program it plays one schedule for another process.
+"""One seed: what was planned is played, and judged.
 
 A simulation breaks when an invariant does, when an act fails otherwise than by an error of a sibling, when something
 fails that nobody catches, when what was asked to stop does not, and, in liveness mode, when something has not ended or
@@ -9,107 +9,31 @@ have ended, nor while they befall but what that act can do without.
 from __future__ import annotations
 
 import gc
-import os
-import subprocess
-import sys
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import permutations
-from pathlib import Path
 from random import Random
 from typing import Any
-
-import msgspec
-from msgspec.structs import replace
 
 from ..errors import ConfigurationError, RopewalkError
 from ..runtime.settings import merged
 from .configured import parts_of
 from .driving import described
-from .faults import do, draw, hurt
+from .faults import do, hurt
 from .garbage import only_what_is_new
 from .hosts import OUTSIDE
-from .values import Act, Event, Fault, Late, Outcome, Parts, Schedule
-from .workloads import Check, Workload, all_of, find
+from .planning import MODES, PHASES, with_ending
+from .values import Act, Event, Fault, Outcome, Parts, Schedule
+from .workloads import Check, Workload, find
 from .world import World
 
 SLOWEST = 60.0  # seconds within which, without faults, every call and every act has ended
-SWEEPS = (250, 20_000)  # turns between two collections of garbage: often, and hardly ever
 SILENT = 90.0  # seconds after which a connection that nobody uses was closed by either side
-LAST = 10_000  # the number of the first act that comes when the faults have ended
-BLIND = 0.3  # the share of services that start anew while they reach nobody
 QUIET = (40.0, 65.0)  # seconds before that: connections are about to be given up when it ends
 SURE = (0.05, 0.1)  # seconds of latency meanwhile: what waits for another has little time of its own
 WAITING = (0.3, 1.2)  # seconds of latency while all are asked to stop: most of them wait for something then
 IDLE = 20  # calls of a service after which each of its instances has had one
 OPEN = 48  # connections from one host to another beside those of its calls: a pool that keeps its own stays far below
-
-# When the faults have ended: how often each workload acts in a phase, within how many seconds, and whether those who
-# make trouble do.
-PHASES = {
-    "once more": (2, 10.0, False),
-    "blind": (2, 10.0, False),
-    "once again": (2, 10.0, False),
-    "stop": (1, 30.0, True),  # in which also what is done at intervals is done a last time
-}
-MODES = {"safety": (), "liveness": tuple(PHASES), "fair": ("once more", "stop")}  # which of them it has
-
-
-def expand(target: str, workloads: Sequence[str]) -> tuple[str, ...]:
-    """`workloads` of the system `target`, those of a module for a module's name."""
-    from ..runtime.config import load
-
-    load(target, {})  # its folder comes first on the path: the workloads lie there
-    return tuple(each for name in workloads for each in all_of(name))
-
-
-def plan(target: str, workloads: Sequence[str], seed: int, seconds: float, mode: str = "safety") -> Schedule:
-    """What is to happen: acts and faults, all drawn from `seed`. `mode`: one of `MODES`."""
-    from ..runtime.config import load
-
-    if mode not in MODES:
-        raise ValueError(f"mode: expected one of {', '.join(MODES)}; got {mode!r}.")
-    parts, everybody = parts_of(load(target, {})), list(map(find, workloads))
-    end = seconds * 2 / 3 if mode == "liveness" else seconds
-    faults = draw(Random(f"{seed}/plan"), parts, 0.0, end) if mode != "fair" else ()
-    # Where one service may be to blame for all there is, nothing else makes trouble.
-    quiet = not faults or bool(frozenset.intersection(*hurt(faults)))
-    played = [each for each in everybody if not (quiet and each.trouble)]
-    acts = [act for each in played for act in _acts(each, Random(f"{seed}/acts/{each.name}"), seconds)]
-    schedule = Schedule(seed, seconds, tuple(sorted(acts, key=lambda act: act.at)), faults, mode)
-    return _with_ending(schedule, everybody, parts)
-
-
-def _with_ending(schedule: Schedule, workloads: Sequence[Workload], parts: Parts) -> Schedule:
-    """With what comes when the faults have ended, where it does not say that itself."""
-    late, blind = schedule.late, schedule.blind
-    if late is None:
-        late = tuple(_late(schedule.seed, sorted(workloads, key=lambda each: each.name), MODES[schedule.mode]))
-    if blind is None:
-        random = Random(f"{schedule.seed}/blind")
-        drawn = [name for name in parts.services if random.random() < BLIND]
-        blind = tuple(drawn) if "blind" in MODES[schedule.mode] else ()
-    return replace(schedule, late=late, blind=blind)
-
-
-def _late(seed: int, workloads: Sequence[Workload], phases: Sequence[str]) -> Iterator[Late]:
-    number = LAST
-    for phase in phases:
-        random, (times, seconds, trouble) = Random(f"{seed}/{phase}"), PHASES[phase]
-        for each in workloads:
-            for one in range(times if trouble or not each.trouble else 0):
-                yield Late(phase, round(random.uniform(0.0, seconds), 3), each.name, number + one)
-        number += times
-
-
-def _acts(workload: Workload, random: Random, seconds: float) -> list[Act]:
-    acts: list[Act] = []
-    at = random.expovariate(1 / workload.every)
-    while at < seconds:
-        acts.append(Act(round(at, 3), workload.name, len(acts)))
-        at += random.expovariate(1 / workload.every)
-    return acts
 
 
 def simulate(
@@ -160,9 +84,8 @@ class _Simulation:
         self._acts: Counter[str] = Counter()
         self._open: dict[str, float] = {}  # acts that have begun and not ended -> when
         self._wrong: list[str] = []
-        self._sure = _sure(schedule, self._workloads)  # acts that nothing keeps from being answered
-        self._last = False  # the faults ended long ago
-        ending = _with_ending(schedule, workloads, parts)
+        self._sure = _sure(schedule, self._workloads)  # acts that nothing keeps from being answered now
+        ending = with_ending(schedule, workloads, parts)
         self._late, self._blind = ending.late or (), ending.blind or ()
 
     def play(self) -> Outcome:
@@ -244,7 +167,7 @@ class _Simulation:
 
     def _once_more(self, phase: str) -> None:
         """After a quiet minute everybody comes once more, over links that are slow and sure; nobody is refused."""
-        self._last = True
+        self._sure = set(self._workloads)
         self._all_links(SURE)
         self._until(self._world.now + Random(f"{self._schedule.seed}/quiet before {phase}").uniform(*QUIET))
         self._come(phase)
@@ -252,7 +175,7 @@ class _Simulation:
 
     def _start_blind(self) -> None:
         """Some services start anew while they reach nobody whom they ask, and meanwhile everybody comes."""
-        world, self._last, self._sure = self._world, False, set()
+        world, self._sure = self._world, set()
         for asks, asked in self._parts.links:
             if asks in self._blind:
                 world.partition(asks, asked)
@@ -266,7 +189,7 @@ class _Simulation:
 
     def _stop_all(self) -> None:
         """All are asked to stop in the midst of work, while most of it waits for an answer; and all do."""
-        world, self._last, self._sure = self._world, False, set()
+        world, self._sure = self._world, set()
         self._all_links(WAITING)
         self._come("stop")
         for name in world.processes:
@@ -338,9 +261,8 @@ class _Simulation:
             world.log.tell(Event(world.now, OUTSIDE, "done", name))
             return
         world.log.tell(Event(world.now, OUTSIDE, "failed", f"{name}: {described(result)}"))
-        sure = self._last or name.partition(" ")[0] in self._sure
         refused = result.check(RopewalkError) is not None
-        if refused and not sure:
+        if refused and name.partition(" ")[0] not in self._sure:
             self._acts["refused"] += 1
         else:
             self._acts["broken"] += 1
@@ -357,76 +279,3 @@ def _sure(schedule: Schedule, workloads: Mapping[str, Workload]) -> set[str]:
     if not befallen or any(workloads[act.name].trouble for act in schedule.acts):
         return set()
     return {name for name, each in workloads.items() if all(services & each.without for services in befallen)}
-
-
-# -- the same again, in a fresh process
-
-
-def verify(target: str, workloads: Sequence[str], schedule: Schedule, digest: str = "") -> str:
-    """Play `schedule` again in fresh interpreters, unlike in all that must not matter; "" or the first difference.
-
-    Twice; once when it was played already, with `digest`.
-    """
-    digests = [
-        _elsewhere(target, workloads, schedule, 1, None),
-        digest or _elsewhere(target, workloads, schedule, 2, None),
-    ]
-    if digests[0] == digests[1]:
-        return ""
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / str(number) for number in (1, 2)]
-        for number, path in enumerate(paths, 1):
-            _elsewhere(target, workloads, schedule, number, path)
-        with open(paths[0], encoding="utf-8") as first, open(paths[1], encoding="utf-8") as second:
-            for line, (one, other) in enumerate(zip(first, second, strict=False), 1):
-                if one != other:
-                    return f"line {line} of the log:\n  {one.rstrip()[:400]}\n  {other.rstrip()[:400]}"
-    return f"digests {digests[0]} and {digests[1]}; in two fresh interpreters the logs have no line that differs"
-
-
-def _elsewhere(target: str, workloads: Sequence[str], schedule: Schedule, number: int, trace: Path | None) -> str:
-    command = [
-        sys.executable,
-        "-m",
-        "ropewalk.testing.simulation",
-        target,
-        *workloads,
-        "--sweep",
-        str(SWEEPS[number - 1]),
-    ]
-    if trace is not None:
-        command += ["--trace", str(trace)]
-    environment = {**os.environ, "PYTHONHASHSEED": str(schedule.seed * 2 + number)}
-    done = subprocess.run(
-        command, input=msgspec.json.encode(schedule), capture_output=True, env=environment, check=False
-    )
-    if done.returncode != 0:
-        raise RuntimeError(
-            f"A simulation ended with exit status {done.returncode}: {done.stderr.decode(errors='replace')[-2000:]}"
-        )
-    return msgspec.json.decode(done.stdout, type=Outcome).digest
-
-
-def main(arguments: Sequence[str]) -> None:
-    """`target workload... [--sweep N] [--trace FILE]`: a Schedule as JSON on standard input, an Outcome on output."""
-    from argparse import ArgumentParser
-
-    parser = ArgumentParser("python -m ropewalk.testing.simulation", description=main.__doc__)
-    parser.add_argument("target")
-    parser.add_argument("workloads", nargs="+")
-    parser.add_argument("--sweep", type=int, default=20_000)
-    parser.add_argument("--trace")
-    given = parser.parse_args(arguments)
-    schedule = msgspec.json.decode(sys.stdin.buffer.read(), type=Schedule)
-    if given.trace is None:
-        outcome = simulate(given.target, given.workloads, schedule, sweep=given.sweep)
-    else:
-        with open(given.trace, "w", encoding="utf-8") as file:
-            outcome = simulate(
-                given.target, given.workloads, schedule, sweep=given.sweep, trace=lambda line: file.write(line + "\n")
-            )
-    sys.stdout.buffer.write(msgspec.json.encode(outcome))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

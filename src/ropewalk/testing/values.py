@@ -49,7 +49,7 @@ class Act(Struct, frozen=True):
 class Late(Struct, frozen=True):
     """An act that comes when the faults have ended."""
 
-    phase: str  # "once more", "blind", "once again", "stop": see `ropewalk.testing.simulation`
+    phase: str  # "once more", "blind", "once again", "stop": see `ropewalk.testing.planning`
     at: float  # virtual seconds since its phase began
     name: str
     number: int
