@@ -61,6 +61,14 @@ def test_answered_calls_that_repeat_are_told_once_between_acts():
     assert [12.02, 13.0, 13.02] == [event.at for event in told]
 
 
+def test_what_a_host_commits_again_and_again_is_told_twice():
+    commits = [Event(12.0 + each / 10, f"payments/{1 + each % 2}", "commit", "look") for each in range(8)]
+
+    told = events_of(outcome(*commits, Event(12.9, "payments/1", "commit", "charge"), broken="payments"))
+
+    assert [12.0, 12.1, 12.2, 12.3, 12.9] == [event.at for event in told]
+
+
 def test_the_schedule_is_told_whole_and_nothing_of_it_twice():
     acts, faults = (Act(1.0, "book", 1), Act(12.0, "book", 3)), (Fault(12.03, "crash", "payments/1"),)
 

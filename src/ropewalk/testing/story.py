@@ -15,7 +15,7 @@ import json
 import os
 import re
 import textwrap
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from .graveyard import slug
 from .values import Act, Event, Fault, Late, Outcome
 
+_TIMES = {"answered": 1, "commit": 2}  # that a like event is told: of commits a second one may be what is wrong
 LONGEST = 40  # lines: what is read at one sitting; a shrunk failure has ten to twenty
 PROMPT = 1.0  # seconds: an answer within it is told together with its call
 
@@ -42,8 +43,8 @@ _TOLD_ELSEWHERE = {"started"}  # a restart is a fault of the schedule, and the f
 def events_of(outcome: Outcome, longest: int = LONGEST) -> tuple[Event, ...]:
     """The events worth telling, by time: all acts and faults, what failed, and the calls and commits near what broke.
 
-    An answered call that repeats another one since the last act or fault is dropped, and a prompt answer is folded
-    into its call. At most `longest` events; the first of them is "omitted" when there were more.
+    An answered call that repeats another one since the last act or fault is dropped, a host's third commit of a name
+    as well, and a prompt answer is folded into its call. At most `longest` events; the first of them is "omitted" when there were more.
     """
     told = [event for event in outcome.events if event.kind not in _TOLD_ELSEWHERE]
     told = _touching(told, outcome.broken)
@@ -127,16 +128,17 @@ def _folded(events: Sequence[Event]) -> list[Event]:
 
 
 def _without_repeats(events: Iterable[Event]) -> list[Event]:
+    """Since the last act or fault, each answered call of a service once, and each host's commit of a name twice."""
     kept: list[Event] = []
-    seen: set[tuple[str, str, str]] = set()
+    seen: Counter[tuple[str, str, str]] = Counter()
     for event in events:
         if event.kind in ("fault", "act"):
             seen.clear()
-        if event.kind == "answered":
-            call = (_service(event.host), event.text, _service(event.peer))
-            if call in seen:
+        if event.kind in _TIMES:
+            what = (event.host if event.kind == "commit" else _service(event.host), event.text, _service(event.peer))
+            seen[what] += 1
+            if seen[what] > _TIMES[event.kind]:
                 continue
-            seen.add(call)
         kept.append(event)
     return kept
 
