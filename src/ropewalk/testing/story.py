@@ -44,7 +44,8 @@ def events_of(outcome: Outcome, longest: int = LONGEST) -> tuple[Event, ...]:
     """The events worth telling, by time: all acts and faults, what failed, and the calls and commits near what broke.
 
     An answered call that repeats another one since the last act or fault is dropped, a host's third commit of a name
-    as well, and a prompt answer is folded into its call. At most `longest` events; the first of them is "omitted" when there were more.
+    as well, and a prompt answer is folded into its call. At most `longest` events; the first of them is "omitted" when
+    there were more.
     """
     told = [event for event in outcome.events if event.kind not in _TOLD_ELSEWHERE]
     told = _touching(told, outcome.broken)
