@@ -1,8 +1,8 @@
 """What is to happen in one seed: acts and faults, and what comes when the faults have ended, all drawn from it.
 
-Then follow phases. After a quiet minute everybody acts *once more*. Some services start anew while they reach nobody
-whom they ask (*blind*); everybody acts meanwhile, and *once again* when the links work. In the end, in the midst of
-work, all are asked to *stop*. What is done then is part of the schedule, and shrinks with it.
+Then follow phases. After a quiet minute everybody acts *once more*. In half of the seeds some services start anew while
+they reach nobody whom they ask (*blind*); everybody acts meanwhile, and *once again* when the links work. In the end,
+in the midst of work, all are asked to *stop*. What is done then is part of the schedule, and shrinks with it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from .values import Act, Late, Parts, Schedule
 from .workloads import Workload, all_of, find
 
 LAST = 10_000  # the number of the first act that comes when the faults have ended
-BLIND = 0.3  # the share of services that start anew while they reach nobody
+BLINDING = 0.5  # the share of seeds in which some services start anew while they reach nobody
+BLIND = 0.3  # of these so many
 
 # When the faults have ended: how often each workload acts in a phase, within how many seconds, and whether those who
 # make trouble do.
@@ -62,14 +63,17 @@ def plan(target: str, workloads: Sequence[str], seed: int, seconds: float, mode:
 
 def with_ending(schedule: Schedule, workloads: Sequence[Workload], parts: Parts) -> Schedule:
     """With what comes when the faults have ended, where it does not say that itself."""
-    late, blind = schedule.late, schedule.blind
-    if late is None:
-        late = tuple(_late(schedule.seed, sorted(workloads, key=lambda each: each.name), MODES[schedule.mode]))
+    late, blind, phases = schedule.late, schedule.blind, MODES[schedule.mode]
     if blind is None:
-        random = Random(f"{schedule.seed}/blind")
-        drawn = [name for name in parts.services if random.random() < BLIND]
-        blind = tuple(drawn) if "blind" in MODES[schedule.mode] else ()
+        blind = tuple(_blind(Random(f"{schedule.seed}/blind"), parts.services)) if "blind" in phases else ()
+    if late is None:
+        phases = [phase for phase in phases if blind or phase not in ("blind", "once again")]
+        late = tuple(_late(schedule.seed, sorted(workloads, key=lambda each: each.name), phases))
     return replace(schedule, late=late, blind=blind)
+
+
+def _blind(random: Random, services: Sequence[str]) -> list[str]:
+    return [name for name in services if random.random() < BLIND] if random.random() < BLINDING else []
 
 
 def _late(seed: int, workloads: Sequence[Workload], phases: Sequence[str]) -> Iterator[Late]:

@@ -22,7 +22,7 @@ from .driving import described
 from .faults import do, hurt
 from .garbage import only_what_is_new
 from .hosts import OUTSIDE
-from .planning import MODES, PHASES, with_ending
+from .planning import PHASES, with_ending
 from .values import Act, Event, Fault, Outcome, Parts, Schedule
 from .workloads import Check, Workload, find
 from .world import World
@@ -151,7 +151,7 @@ class _Simulation:
             raise AssertionError(f"{SLOWEST:g} s after the last fault a call has not ended: {stuck[0]}.")
         self._all_comes_true(patience)
         self._once_more("once more")
-        if "blind" in MODES[self._schedule.mode]:
+        if self._blind:
             self._start_blind()
             self._once_more("once again")
             self._all_comes_true(patience)
