@@ -144,6 +144,10 @@ def _jump(random: Random) -> float:
     return round(random.uniform(-1.0, 1.0) * random.choice(JUMPS), 1)
 
 
+def _far(random: Random) -> float:
+    return round(random.uniform(-1.0, 1.0) * max(JUMPS), 1)
+
+
 _seldom = _up_to(*NAMES)
 
 
@@ -199,16 +203,18 @@ def _blackout(random: Random, parts: Parts, at: float, end: float) -> list[Fault
 
 
 def _bad_start(random: Random, parts: Parts, at: float, end: float) -> list[Fault]:
-    """What a process learns as it starts it may believe for ever: it starts while one that it asks is away, or errs."""
+    """What a process learns as it starts it may believe for ever: it starts while one that it asks is away or errs, or
+    with a clock that is set right later."""
     links = [(asks, asked) for asks, asked in parts.links if asks != OUTSIDE]
     if not links:
         return []
     asks, asked = random.choice(links)
     starting = _perhaps_one_of(random, asks)
+    errs = starting if _keeps(asked) else random.choice((starting, asked))
     away = _lasting("partition", lambda *_: f"{asked} {starting}", longer=STRUCK)
-    errs = _lasting("jump", lambda *_: asked, _jump, longer=STRUCK)
-    wrong = random.choice((away, away if _keeps(asked) else errs))(random, parts, at, end)
-    return [Fault(at, "crash", starting), *wrong, Fault(round(at + STARTS * (end - at), 3), "restart", starting)]
+    wrong = _lasting("jump", lambda *_: errs, _far, longer=STRUCK)
+    ill = random.choice((away, wrong))(random, parts, at, end)
+    return [Fault(at, "crash", starting), *ill, Fault(round(at + STARTS * (end - at), 3), "restart", starting)]
 
 
 KINDS: dict[str, Drawing] = {
