@@ -202,6 +202,16 @@ def test_who_never_forgets_that_it_reached_nobody_as_it_started_is_found(monkeyp
     assert "was refused: Gone: I could not sell anything when I began." in liveness.broken
 
 
+def test_who_keeps_more_connections_than_it_ever_had_calls_for_is_found(monkeypatch):
+    monkeypatch.setattr("ropewalk.testing.simulation.OPEN", 1)
+    used_again = played("sell")
+    monkeypatch.setattr("ropewalk.engine.pool.Pool.peek", lambda self, server: None)
+    used_once = played("sell")
+
+    assert "" == used_again.broken
+    assert "expected 1 at most beside the 1 that it once had calls for" in used_once.broken
+
+
 def test_an_instance_that_is_up_and_never_asked_is_found(monkeypatch):
     monkeypatch.setattr("ropewalk.testing.simulation.IDLE", 3)
     outcome = played("sell", mode="fair")

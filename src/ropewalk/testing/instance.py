@@ -216,7 +216,7 @@ class Told:
         world.tell(host, "call", operation.id, self._callee)
         span = request.context.trace.span_id if request.context.trace is not None else ""
         made = UnderWay(host.name, host.name.partition("/")[0], world.now, request)
-        world.calls[key_of(span, request)] = made
+        world.begin_call(key_of(span, request), made)
         deadline, latest = request.context.deadline, host.seconds() + (self._timeout or 0.0) + INSTANT
         if self._timeout is not None and (deadline is None or deadline > latest):
             world.wrong(host, f"{operation.id} may take longer than the {self._timeout:g} s of its edge")

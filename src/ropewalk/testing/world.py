@@ -72,6 +72,7 @@ class World(Driven):
         self._strays = [(0.0, 0.0)]  # when, and how far the clock that is most wrong then was
         self._again: set[str] = set()  # of those that are stopping: to be started then
         self.calls: dict[tuple[str, int], UnderWay] = {}  # by the caller's span, and which try it is
+        self.busiest: Counter[str] = Counter()  # by host: how many calls it had under way at once, at most
         self.direct: dict[Any, Any] = {}  # calls under way that are made without bytes
         self._scripts = {contract: Script(contract) for contract in scripted}
         played = [script.service_class() for script in self._scripts.values()]
@@ -293,6 +294,12 @@ class World(Driven):
             server.move(folder)
         if self._broker is not None:
             self._broker.move(folder)
+
+    def begin_call(self, key: tuple[str, int], call: UnderWay) -> None:
+        """One is under way from now on, until it is taken out of `calls`."""
+        self.calls[key] = call
+        now = sum(each.host == call.host for each in self.calls.values())
+        self.busiest[call.host] = max(self.busiest[call.host], now)
 
     def open_connections(self) -> dict[tuple[str, str], int]:
         """How many there are from one host to another."""
