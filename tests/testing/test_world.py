@@ -486,6 +486,17 @@ def test_treq_reaches_a_sibling_by_its_name(world, till):
     assert [(7, "nobody")] == written(world)
 
 
+def test_a_worker_process_that_dies_fails_what_it_worked_on_and_nothing_after_that(world, till, monkeypatch):
+    deaths = iter([True])
+    monkeypatch.setattr("ropewalk.testing.workers.buggify", lambda point: next(deaths, False))
+
+    with pytest.raises(Unavailable, match="A worker process died while it ran divmod"):
+        world.run(till.with_workers())
+    after = [world.run(till.with_workers()) for _ in range(4)]  # of both instances
+
+    assert [[3, [3, 1], "ValueError", "ValueError"]] * 4 == after
+
+
 def test_workers_answer_and_raise(world, till):
     assert [3, [3, 1], "ValueError", "ValueError"] == world.run(till.with_workers())
 

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing.connection import wait
@@ -33,9 +33,9 @@ class Workers:
     def __init__(self, reactor: Any, threads: int = THREADS, processes: int = PROCESSES, queue: int = QUEUE) -> None:
         """`reactor` for IReactorFromThreads; nothing is started before the first call."""
         self._reactor = reactor
-        self._threads = ThreadPoolExecutor(threads, "ropewalk-worker")
+        self._threads = self._thread_pool(threads)
         self._process_count = processes
-        self._processes: ProcessPoolExecutor | None = None
+        self._processes: Executor | None = None
         self._queue = queue
         self._running = 0
 
@@ -73,12 +73,17 @@ class Workers:
         """Calls that run or wait, and how many may."""
         return {"running": self._running, "queue": self._queue}
 
-    def _pool(self) -> ProcessPoolExecutor:
+    def _pool(self) -> Executor:
         if self._processes is None:
-            # spawn: a fork of a process with threads and a reactor's sockets is a copy of all its locks.
-            spawn = multiprocessing.get_context("spawn")
-            self._processes = ProcessPoolExecutor(self._process_count, spawn, initializer=_end_with_parent)
+            self._processes = self._process_pool(self._process_count)
         return self._processes
+
+    def _thread_pool(self, count: int) -> Executor:
+        return ThreadPoolExecutor(count, "ropewalk-worker")
+
+    def _process_pool(self, count: int) -> Executor:
+        # spawn: a fork of a process with threads and a reactor's sockets is a copy of all its locks.
+        return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
 
     def _check_queue(self) -> None:
         if self._running >= self._queue:

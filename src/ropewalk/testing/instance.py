@@ -7,18 +7,16 @@ each call to what was asked.
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import pickle
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, cast
 
 import msgspec
 from msgspec import Struct
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 
 from ..codec.problem import to_problem
 from ..discovery.resolve import Resolve
@@ -32,7 +30,6 @@ from ..runtime.config import Config
 from ..runtime.placement import Placement
 from ..runtime.process import Process
 from ..runtime.stacks import client_stack
-from ..runtime.workers import QUEUE, Workers
 from ..service import Client, Contract, Service
 from ..sibling import client_of
 from ..telemetry.logs import request_line
@@ -42,9 +39,7 @@ from .broker import SimulatedBroker
 from .direct import Direct
 from .hosts import Reactor
 from .store import SimulatedStore
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from .workers import SimulatedWorkers
 
 
 class Instance(Process):
@@ -264,47 +259,6 @@ def _in_time(world: Any, host: Any, request: Request) -> Iterator[None]:
         late = host.seconds() - deadline if deadline is not None else 0.0
         if late > GRACE and host.resumed < began and host.reactor.alive:
             world.wrong(host, f"{request.operation.id} ended {late:.3f} s after its deadline")
-
-
-class SimulatedWorkers(Workers):
-    """Workers whose threads and processes are turns of the simulated reactor, each at a seeded moment."""
-
-    def __init__(self, reactor: Reactor) -> None:
-        self._reactor = reactor
-        self._running = 0
-        self._queue = QUEUE
-
-    async def thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """As Workers."""
-        context = contextvars.copy_context()
-        return await self._later(partial(context.run, partial(function, *args, **kwargs)))
-
-    async def process(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """As Workers: function, arguments and result are pickled."""
-
-        def elsewhere() -> R:
-            there, there_args, there_kwargs = pickle.loads(pickle.dumps((function, args, kwargs)))
-            return cast(R, pickle.loads(pickle.dumps(there(*there_args, **there_kwargs))))
-
-        return await self._later(elsewhere)
-
-    async def close(self) -> None:
-        """Nothing was started."""
-
-    async def _later(self, call: Callable[[], R]) -> R:
-        result: Deferred[R] = Deferred(lambda _: None)
-
-        def done(succeeded: bool, value: Any) -> None:
-            if not result.called:
-                result.callback(value)
-
-        self._check_queue()
-        self._running += 1
-        try:
-            self._reactor.getThreadPool().callInThreadWithCallback(done, call)
-            return await result
-        finally:
-            self._running -= 1
 
 
 class SimulatedClient(Instance):
