@@ -17,7 +17,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
+
+from ropewalk.testing import Schedule
 
 sys.path.insert(0, str(Path(__file__).parent))
 from planted import Planted, corpus, planted, python_path
@@ -58,9 +61,8 @@ def hunt(bug: Planted, *, seeds: int, minutes: float | None, jobs: int, shrink: 
     found = json.loads(done.stdout)["failures"]
     if not found:
         return Bite(bug.number, bug.name, None, None, "")
-    schedule = found[0]["schedule"]
-    events = sum(len(schedule[entries]) for entries in ("acts", "faults", "late", "blind"))
-    return Bite(bug.number, bug.name, schedule["seed"], events, found[0]["broken"])
+    schedule = msgspec.convert(found[0]["schedule"], Schedule)
+    return Bite(bug.number, bug.name, schedule.seed, schedule.size, found[0]["broken"])
 
 
 def main() -> None:

@@ -101,9 +101,9 @@ def ratio(virtual: float, real: float) -> str:
 
 
 def size_of(schedule: Schedule) -> str:
-    late = f", {len(schedule.late or ()) + len(schedule.blind or ())} later" if schedule.late or schedule.blind else ""
     acts, faults = counted(len(schedule.acts), "act"), counted(len(schedule.faults), "fault")
-    return f"{acts} and {faults} in {schedule.seconds:g} s{late}"
+    later = schedule.size - len(schedule.acts) - len(schedule.faults)
+    return f"{acts} and {faults} in {schedule.seconds:g} s" + (f", {later} later" if later else "")
 
 
 def counted(number: int, noun: str) -> str:

@@ -45,7 +45,10 @@ def expand(target: str, workloads: Sequence[str]) -> tuple[str, ...]:
 
 
 def plan(target: str, workloads: Sequence[str], seed: int, seconds: float, mode: str = "safety") -> Schedule:
-    """What is to happen: acts and faults, all drawn from `seed`. `mode`: one of `MODES`."""
+    """What is to happen in `seconds` and when they are over, all drawn from `seed`.
+
+    `mode`: one of `MODES`; raises ValueError for another one, ConfigurationError for what is no system or no workload.
+    """
     from ..runtime.config import load
 
     if mode not in MODES:

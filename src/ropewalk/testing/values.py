@@ -68,7 +68,7 @@ class Schedule(Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        """How many entries it has."""
+        """How many acts, faults and blind starts it has."""
         return len(self.acts) + len(self.faults) + len(self.late or ()) + len(self.blind or ())
 
 
